@@ -1,0 +1,3 @@
+//! `cargo xtask`: builds, boots and checks firn.
+
+fn main() {}
