@@ -1,0 +1,98 @@
+//! `sched.h`, `version.h`, `vcpu.h` and hypercall numbers of `xen.h`.
+
+use super::{layout, open_enum};
+
+/// `__HYPERVISOR_memory_op`.
+pub const HYPERCALL_MEMORY_OP: u32 = 12;
+/// `__HYPERVISOR_xen_version`.
+pub const HYPERCALL_XEN_VERSION: u32 = 17;
+/// `__HYPERVISOR_console_io`.
+pub const HYPERCALL_CONSOLE_IO: u32 = 18;
+/// `__HYPERVISOR_grant_table_op`.
+pub const HYPERCALL_GRANT_TABLE_OP: u32 = 20;
+/// `__HYPERVISOR_vcpu_op`.
+pub const HYPERCALL_VCPU_OP: u32 = 24;
+/// `__HYPERVISOR_sched_op`.
+pub const HYPERCALL_SCHED_OP: u32 = 29;
+/// `__HYPERVISOR_event_channel_op`.
+pub const HYPERCALL_EVENT_CHANNEL_OP: u32 = 32;
+/// `__HYPERVISOR_hvm_op`.
+pub const HYPERCALL_HVM_OP: u32 = 34;
+
+/// `SCHEDOP_yield`.
+pub const SCHED_YIELD: u32 = 0;
+/// `SCHEDOP_shutdown`.
+pub const SCHED_SHUTDOWN_OP: u32 = 2;
+
+/// `VCPUOP_stop_periodic_timer`.
+pub const VCPU_STOP_PERIODIC_TIMER: u32 = 7;
+/// `VCPUOP_set_singleshot_timer`.
+pub const VCPU_SET_SINGLESHOT_TIMER: u32 = 8;
+/// `VCPUOP_stop_singleshot_timer`.
+pub const VCPU_STOP_SINGLESHOT_TIMER: u32 = 9;
+
+/// `XENVER_version`: the result is `major << 16 | minor`.
+pub const VERSION: u32 = 0;
+/// `XENVER_extraversion`: 16 bytes of text.
+pub const EXTRAVERSION: u32 = 1;
+/// `XENVER_get_features`.
+pub const GET_FEATURES: u32 = 6;
+
+/// `CONSOLEIO_write`.
+pub const CONSOLEIO_WRITE: u32 = 0;
+
+open_enum! {
+    /// Why a domain stops (`SHUTDOWN_*`).
+    pub enum ShutdownReason: u32 {
+        /// The guest is done.
+        POWEROFF = 0 => "poweroff",
+        /// The guest wants to start again.
+        REBOOT = 1 => "reboot",
+        /// The guest's memory is to be saved.
+        SUSPEND = 2 => "suspend",
+        /// The guest found itself broken.
+        CRASH = 3 => "crash",
+    }
+}
+
+/// `struct sched_shutdown`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct SchedShutdown {
+    /// In: `SHUTDOWN_*`.
+    pub reason: u32,
+}
+layout!(
+    /// Layout of [`SchedShutdown`].
+    SCHED_SHUTDOWN: SchedShutdown = "struct sched_shutdown" in "sched.h", 4,
+    { reason "reason" @ 0 });
+
+/// `struct xen_feature_info`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct FeatureInfo {
+    /// In: which 32 features.
+    pub submap_idx: u32,
+    /// Out: their bits.
+    pub submap: u32,
+}
+layout!(
+    /// Layout of [`FeatureInfo`].
+    FEATURE_INFO: FeatureInfo = "struct xen_feature_info" in "version.h", 8,
+    { submap_idx "submap_idx" @ 0, submap "submap" @ 4 });
+
+/// `struct vcpu_set_singleshot_timer`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct SetSingleshotTimer {
+    /// In: absolute system time in nanoseconds.
+    pub timeout_abs_ns: u64,
+    /// In: `VCPU_SSHOTTMR_*`.
+    pub flags: u32,
+    /// Padding.
+    pub pad: u32,
+}
+layout!(
+    /// Layout of [`SetSingleshotTimer`].
+    SET_SINGLESHOT_TIMER: SetSingleshotTimer = "struct vcpu_set_singleshot_timer" in "vcpu.h", 16,
+    { timeout_abs_ns "timeout_abs_ns" @ 0, flags "flags" @ 8 });
