@@ -4,8 +4,13 @@
 
 extern crate alloc;
 
+pub mod event;
+pub mod grant;
 pub mod hal;
 pub mod hypercall;
+mod machine;
+pub mod trace;
 pub mod wire;
 
 pub use hal::Hal;
+pub use machine::{SetupError, Xen};
