@@ -1,0 +1,345 @@
+//! Guests of a lab: what to start, and a handle on one that runs.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use firn_lab_agent::Request;
+
+use crate::cache::sha256;
+use crate::client::Client;
+use crate::lab::Lab;
+use crate::machine::Host;
+use crate::transcript::{LineSink, Transcript};
+use crate::{qemu_xen, xl};
+
+/// A disk of a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestDisk {
+    /// A block device of the lab, as an absolute path.
+    pub source: String,
+    /// What the guest sees it as: `xvda`, `xvdb`...
+    pub vdev: String,
+    /// The guest may only read.
+    pub read_only: bool,
+    /// The backend offers discard.
+    pub discard: bool,
+}
+
+impl GuestDisk {
+    /// A writable disk. `source` is the name of one of the lab's disks
+    /// (`d0` is `/dev/firn/d0`), or the path of a device in the lab.
+    #[must_use]
+    pub fn new(source: &str, vdev: &str) -> Self {
+        let named = || format!("/dev/firn/{source}");
+        Self {
+            source: if source.starts_with('/') {
+                source.into()
+            } else {
+                named()
+            },
+            vdev: vdev.into(),
+            read_only: false,
+            discard: true,
+        }
+    }
+
+    /// The same disk, to be read only.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    /// The same disk, without discard.
+    #[must_use]
+    pub fn without_discard(mut self) -> Self {
+        self.discard = false;
+        self
+    }
+}
+
+/// A guest to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestSpec {
+    /// The start of its name; the lab adds a number.
+    pub name: String,
+    /// The ELF file (or Linux image) on the driving machine.
+    pub kernel: PathBuf,
+    /// A ramdisk on the driving machine.
+    pub ramdisk: Option<PathBuf>,
+    /// The command line.
+    pub cmdline: String,
+    /// Memory in MiB.
+    pub memory: u32,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Disks.
+    pub disks: Vec<GuestDisk>,
+    /// Further lines for the `xl` config file.
+    pub extra: Vec<String>,
+}
+
+impl GuestSpec {
+    /// A guest with one vCPU, 128 MiB and no disks.
+    #[must_use]
+    pub fn new(name: &str, kernel: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            kernel: kernel.into(),
+            ramdisk: None,
+            cmdline: String::new(),
+            memory: 128,
+            vcpus: 1,
+            disks: Vec::new(),
+            extra: Vec::new(),
+        }
+    }
+
+    /// With this command line.
+    #[must_use]
+    pub fn with_cmdline(mut self, cmdline: &str) -> Self {
+        self.cmdline = cmdline.into();
+        self
+    }
+
+    /// With so many MiB of memory.
+    #[must_use]
+    pub fn with_memory(mut self, memory: u32) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// With one more disk.
+    #[must_use]
+    pub fn with_disk(mut self, disk: GuestDisk) -> Self {
+        self.disks.push(disk);
+        self
+    }
+
+    /// With a ramdisk.
+    #[must_use]
+    pub fn with_ramdisk(mut self, ramdisk: impl Into<PathBuf>) -> Self {
+        self.ramdisk = Some(ramdisk.into());
+        self
+    }
+}
+
+/// How a guest ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// It powered itself off.
+    PowerOff,
+    /// It asked for a reboot.
+    Reboot,
+    /// It reported a crash.
+    Crash,
+    /// Anything else, in the host's words.
+    Other(String),
+}
+
+/// A guest's files in the lab.
+pub(crate) struct Files {
+    pub(crate) name: String,
+    pub(crate) kernel: String,
+    pub(crate) ramdisk: Option<String>,
+}
+
+/// A running (or ended) guest. Dropping it destroys it.
+pub struct Guest {
+    name: String,
+    client: Arc<Client>,
+    console: Arc<Transcript>,
+    /// The host's own account of the guest, for its end.
+    log: Arc<Transcript>,
+    kind: Kind,
+}
+
+enum Kind {
+    Xen {
+        domain: u32,
+        tty: String,
+        tails: [u64; 2],
+    },
+    Kvm {
+        process: u64,
+    },
+}
+
+impl Guest {
+    pub(crate) fn start(lab: &Lab, spec: &GuestSpec) -> Result<Self> {
+        let files = upload(lab, spec)?;
+        let name = files.name.clone();
+        let started = match lab.host() {
+            Host::Xen => Self::start_xen(lab, spec, files),
+            Host::Kvm => Self::start_kvm(lab, spec, &files),
+        };
+        started.with_context(|| format!("starting guest {name}"))
+    }
+
+    fn start_xen(lab: &Lab, spec: &GuestSpec, files: Files) -> Result<Self> {
+        let (console, log) = <(Arc<Transcript>, Arc<Transcript>)>::default();
+        let tail = |path: String, to: &Arc<Transcript>| {
+            lab.client.stream(&Request::Tail { path }, Arc::clone(to))
+        };
+        let name = &files.name;
+        let tails = [
+            tail(format!("/var/log/xen/guest-{name}.log"), &console)?,
+            tail(format!("/var/log/xen/xl-{name}.log"), &log)?,
+        ];
+        let domain = xl::create(lab, spec, &files)?;
+        let tty = lab.run(&format!("xenstore-read /local/domain/{domain}/console/tty"))?;
+        let tty = tty.trim().to_owned();
+        Ok(Self {
+            name: files.name,
+            client: Arc::clone(&lab.client),
+            console,
+            log,
+            kind: Kind::Xen { domain, tty, tails },
+        })
+    }
+
+    fn start_kvm(lab: &Lab, spec: &GuestSpec, files: &Files) -> Result<Self> {
+        let console = Arc::<Transcript>::default();
+        let request = Request::Exec {
+            argv: qemu_xen::command_line(spec, files),
+            deadline_ms: 24 * 3600 * 1000,
+        };
+        let process = lab.client.stream(&request, Arc::clone(&console))?;
+        Ok(Self {
+            name: files.name.clone(),
+            client: Arc::clone(&lab.client),
+            log: Arc::clone(&console),
+            console,
+            kind: Kind::Kvm { process },
+        })
+    }
+
+    /// Its name in the host's tools.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its domain id, on Xen.
+    #[must_use]
+    pub fn domain(&self) -> Option<u32> {
+        match self.kind {
+            Kind::Xen { domain, .. } => Some(domain),
+            Kind::Kvm { .. } => None,
+        }
+    }
+
+    /// All that it wrote to its console.
+    #[must_use]
+    pub fn console(&self) -> &Transcript {
+        &self.console
+    }
+
+    /// Calls `sink` with every console line, those of the past first.
+    pub fn stream_to(&self, sink: LineSink) {
+        self.console.stream_to(sink);
+    }
+
+    /// Waits for the next whole console line that contains `pattern`.
+    ///
+    /// # Errors
+    /// As [`Transcript::wait_for`].
+    pub fn wait_for(&self, pattern: &str, deadline: Duration) -> Result<String> {
+        self.console
+            .wait_for(pattern, deadline)
+            .with_context(|| format!("guest {}", self.name))
+    }
+
+    /// Types `bytes` at its console.
+    ///
+    /// # Errors
+    /// The guest is gone, or does not read within 10 s.
+    pub fn send(&self, bytes: &[u8]) -> Result<()> {
+        match &self.kind {
+            Kind::Xen { tty, .. } => self.client.send(tty, bytes),
+            Kind::Kvm { process } => self.client.input(*process, bytes),
+        }
+        .with_context(|| format!("typing at guest {}'s console", self.name))
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// It goes on after the deadline; the message shows its last lines.
+    pub fn wait_exit(&self, deadline: Duration) -> Result<Exit> {
+        let exit = match self.kind {
+            Kind::Xen { .. } => self.log.wait_for("has shut down, reason", deadline),
+            Kind::Kvm { .. } => self.console.wait_end(deadline),
+        };
+        let said = exit.with_context(|| {
+            let lines = self.console.tail(25);
+            format!(
+                "guest {} goes on; its console ended with:\n{lines}",
+                self.name
+            )
+        })?;
+        // The console's daemon and our tail of its log may be a moment behind.
+        std::thread::sleep(Duration::from_millis(100));
+        Ok(match self.kind {
+            Kind::Xen { .. } => xl::exit(&said),
+            Kind::Kvm { .. } => qemu_xen::exit(&said),
+        })
+    }
+
+    /// Ends it at once, whatever it does.
+    ///
+    /// # Errors
+    /// The host cannot; a guest that is gone already is no error.
+    pub fn destroy(&self) -> Result<()> {
+        match &self.kind {
+            Kind::Xen { domain, .. } => {
+                let id = domain.to_string();
+                let output = self
+                    .client
+                    .exec(&["xl", "destroy", &id], Duration::from_secs(60))?;
+                if output.code != Some(0) && !output.stderr.contains("is invalid") {
+                    bail!("xl destroy {id}: {}{}", output.stdout, output.stderr);
+                }
+                Ok(())
+            }
+            Kind::Kvm { process } => self.client.kill(*process),
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // Best effort: the lab may be gone before its guests.
+        let _gone = self.destroy();
+        if let Kind::Xen { tails, .. } = &self.kind {
+            for tail in tails {
+                let _gone = self.client.kill(*tail);
+            }
+        }
+    }
+}
+
+/// Brings the guest's files into the lab, each content once.
+fn upload(lab: &Lab, spec: &GuestSpec) -> Result<Files> {
+    let put = |path: &PathBuf| -> Result<String> {
+        let content =
+            std::fs::read(path).with_context(|| format!("the guest's {}", path.display()))?;
+        let there = format!("/tmp/{}", &sha256([content.as_slice()])[..16]);
+        let known = lab.exec(&["test", "-e", &there], Duration::from_secs(10))?;
+        if known.code != Some(0) {
+            lab.put(&there, 0o644, &content)?;
+        }
+        Ok(there)
+    };
+    let mut number = lab.guests.lock().unwrap_or_else(PoisonError::into_inner);
+    let name = format!("{}-{number}", spec.name);
+    *number += 1;
+    drop(number);
+    Ok(Files {
+        name,
+        kernel: put(&spec.kernel)?,
+        ramdisk: spec.ramdisk.as_ref().map(put).transpose()?,
+    })
+}

@@ -1,0 +1,192 @@
+//! A booted lab.
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::cache::{Cache, RunFolder};
+use crate::client::{Client, Output};
+use crate::guest::{Guest, GuestSpec};
+use crate::images::Images;
+use crate::machine::{self, Host, LabConfig, Machine};
+use crate::{agent_binary, tree::Tree};
+
+/// From power-on to the agent's first word, also on a machine that is busy.
+const BOOT_DEADLINE: Duration = Duration::from_secs(180);
+
+/// A booted lab. Dropping it powers it off.
+pub struct Lab {
+    pub(crate) client: Arc<Client>,
+    machine: Mutex<Machine>,
+    shell: UnixStream,
+    host: Host,
+    /// From power-on to the agent's first word.
+    boot_time: Duration,
+    /// Number of the next guest, so that names are never used twice.
+    pub(crate) guests: Mutex<u32>,
+    run: RunFolder,
+}
+
+impl Lab {
+    /// Boots a lab and waits until its agent answers.
+    ///
+    /// # Errors
+    /// A disk file is missing, QEMU does not start, or the machine does not
+    /// come up; the message shows the end of its serial line.
+    pub fn boot(images: &Images, config: &LabConfig, report: &dyn Fn(&str)) -> Result<Self> {
+        let run = Cache::open()?.run_folder()?;
+        let mut overlay = Tree::default();
+        overlay.file("bin/firn-lab-agent", 0o755, agent_binary::build()?);
+        report(match config.host {
+            Host::Xen => "booting Xen and its dom0",
+            Host::Kvm => "booting the KVM host",
+        });
+        let start = Instant::now();
+        let mut started = machine::start(images, config, &run, &overlay.archive()?)?;
+        let client = Client::new(started.agent, BOOT_DEADLINE, &mut || {
+            started.machine.check()
+        });
+        let client = match client {
+            Ok(client) => client,
+            Err(error) => {
+                let tails = started.machine.tails();
+                started.machine.stop(Duration::ZERO);
+                return Err(error.context(tails));
+            }
+        };
+        Ok(Self {
+            client: Arc::new(client),
+            machine: Mutex::new(started.machine),
+            shell: started.shell,
+            host: config.host,
+            boot_time: start.elapsed(),
+            guests: Mutex::new(1),
+            run,
+        })
+    }
+
+    /// What runs in this lab.
+    #[must_use]
+    pub fn host(&self) -> Host {
+        self.host
+    }
+
+    /// How long it took from power-on to the agent's first word.
+    #[must_use]
+    pub fn boot_time(&self) -> Duration {
+        self.boot_time
+    }
+
+    /// This run's own folder; it disappears with the lab.
+    #[must_use]
+    pub fn run_folder(&self) -> &RunFolder {
+        &self.run
+    }
+
+    /// Runs a command in dom0 (or the KVM host) to its end.
+    ///
+    /// # Errors
+    /// It cannot be started or does not end within the deadline. A non-zero
+    /// exit code is no error here; see [`Lab::run`].
+    pub fn exec(&self, argv: &[&str], deadline: Duration) -> Result<Output> {
+        self.client.exec(argv, deadline)
+    }
+
+    /// Runs a shell command that must succeed within 30 s; gives its output.
+    ///
+    /// # Errors
+    /// As [`Lab::exec`], and a non-zero exit code.
+    pub fn run(&self, command: &str) -> Result<String> {
+        let output = self.exec(&["sh", "-c", command], Duration::from_secs(30))?;
+        if output.code != Some(0) {
+            let Output {
+                code,
+                stdout,
+                stderr,
+            } = output;
+            bail!("`{command}` in the lab ended with {code:?}:\n{stdout}{stderr}");
+        }
+        Ok(output.stdout)
+    }
+
+    /// Creates a file in the lab.
+    ///
+    /// # Errors
+    /// No room, or the lab is gone.
+    pub fn put(&self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
+        self.client.put(path, mode, content)
+    }
+
+    /// Copies a file of this machine into the lab.
+    ///
+    /// # Errors
+    /// As [`Lab::put`], or the file cannot be read.
+    pub fn put_file(&self, path: &str, mode: u32, from: &Path) -> Result<()> {
+        let content = std::fs::read(from).with_context(|| from.display().to_string())?;
+        self.put(path, mode, &content)
+    }
+
+    /// Reads a file of the lab.
+    ///
+    /// # Errors
+    /// No such file, or the lab is gone.
+    pub fn get(&self, path: &str) -> Result<Vec<u8>> {
+        self.client.get(path)
+    }
+
+    /// Creates and starts a guest.
+    ///
+    /// # Errors
+    /// The tool stack refuses; the message shows what it said.
+    pub fn guest(&self, spec: &GuestSpec) -> Result<Guest> {
+        Guest::start(self, spec)
+    }
+
+    /// Everything on the machine's serial line so far: Xen's own messages,
+    /// dom0's, and each guest's port 0xE9 as `(dN) ...`.
+    #[must_use]
+    pub fn xen_log(&self) -> String {
+        self.machine().serial()
+    }
+
+    /// dom0's (or the KVM host's) kernel log.
+    ///
+    /// # Errors
+    /// The lab is gone.
+    pub fn dmesg(&self) -> Result<String> {
+        self.run("dmesg")
+    }
+
+    /// The byte stream of a root prompt in the lab, for a person.
+    ///
+    /// # Errors
+    /// The stream cannot be shared.
+    pub fn shell(&self) -> Result<UnixStream> {
+        Ok(self.shell.try_clone()?)
+    }
+
+    /// Fails if the lab's emulator has ended, with the end of its logs.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn check(&self) -> Result<()> {
+        self.machine().check()
+    }
+
+    fn machine(&self) -> std::sync::MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let off = self
+            .client
+            .exec(&["poweroff", "-f"], Duration::from_secs(2));
+        let patience = if off.is_err() { 1 } else { 3 };
+        self.machine().stop(Duration::from_secs(patience));
+    }
+}

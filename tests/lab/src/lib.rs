@@ -1,0 +1,42 @@
+//! The lab: real Xen with a Linux dom0, and a Linux KVM host with QEMU's Xen
+//! emulation, both under software emulation. No root, no KVM, nothing
+//! installed: Debian packages are unpacked into a cache folder, images are
+//! built from them, and one boot serves any number of guests.
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! # use firn_lab::*;
+//! # fn main() -> anyhow::Result<()> {
+//! let images = Images::prepare(&Cache::open()?, &|step| println!("{step}"))?;
+//! let config = LabConfig::new(Host::Xen).with_disk(DiskSpec::new("d0", "disk.img"));
+//! let lab = Lab::boot(&images, &config, &|step| println!("{step}"))?;
+//! let spec = GuestSpec::new("g", "target/firn.elf").with_disk(GuestDisk::new("d0", "xvda"));
+//! let guest = lab.guest(&spec)?;
+//! guest.wait_for("firn-result", Duration::from_secs(60))?;
+//! # Ok(()) }
+//! ```
+#![forbid(unsafe_code)]
+
+mod agent_binary;
+mod cache;
+mod client;
+mod guest;
+mod images;
+mod lab;
+mod libs;
+mod machine;
+mod modules;
+mod packages;
+mod qemu_xen;
+mod transcript;
+mod tree;
+mod xl;
+
+pub use cache::{Cache, RunFolder, sha256, sha256_file};
+pub use client::Output;
+pub use guest::{Exit, Guest, GuestDisk, GuestSpec};
+pub use images::Images;
+pub use lab::Lab;
+pub use machine::{DiskSpec, Host, LabConfig};
+pub use packages::{Packages, SUITE};
+pub use transcript::{LineSink, Transcript, tail};

@@ -1,0 +1,279 @@
+//! The emulated machine: QEMU's command line and process.
+
+use std::fs::{self, File};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::cache::RunFolder;
+use crate::images::Images;
+use crate::transcript::tail;
+
+/// What runs in the emulated machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    /// Xen with Linux as dom0.
+    Xen,
+    /// Linux with KVM (through emulated SVM) and a QEMU of its own.
+    Kvm,
+}
+
+/// A disk file of the driving machine that the lab gets as `/dev/firn/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskSpec {
+    /// At most 20 characters; the disk's serial number.
+    pub name: String,
+    /// A raw disk image.
+    pub file: PathBuf,
+    /// Logical (and physical) sector size in bytes, 512 or 4096.
+    pub sector: u32,
+}
+
+impl DiskSpec {
+    /// A disk with sectors of 512 bytes.
+    #[must_use]
+    pub fn new(name: &str, file: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            file: file.into(),
+            sector: 512,
+        }
+    }
+
+    /// The same disk with another sector size.
+    #[must_use]
+    pub fn with_sector(mut self, sector: u32) -> Self {
+        self.sector = sector;
+        self
+    }
+}
+
+/// How large the emulated machine is and what it gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabConfig {
+    /// What runs in it.
+    pub host: Host,
+    /// Its disks.
+    pub disks: Vec<DiskSpec>,
+    /// Its memory in MiB; dom0 takes 1024 of them.
+    pub memory: u32,
+    /// Its CPUs.
+    pub cpus: u32,
+    /// How long it may live at most, whatever happens to the driving machine.
+    pub lifetime: Duration,
+}
+
+impl LabConfig {
+    /// The usual size: two CPUs, 3000 MiB, at most two hours.
+    #[must_use]
+    pub fn new(host: Host) -> Self {
+        Self {
+            host,
+            disks: Vec::new(),
+            memory: 3000,
+            cpus: 2,
+            lifetime: Duration::from_secs(2 * 3600),
+        }
+    }
+
+    /// With one more disk.
+    #[must_use]
+    pub fn with_disk(mut self, disk: DiskSpec) -> Self {
+        self.disks.push(disk);
+        self
+    }
+}
+
+/// The running emulator.
+pub(crate) struct Machine {
+    child: Child,
+    log: PathBuf,
+    errors: PathBuf,
+}
+
+/// The machine with both of its ports connected.
+pub(crate) struct Started {
+    pub(crate) machine: Machine,
+    pub(crate) agent: UnixStream,
+    pub(crate) shell: UnixStream,
+}
+
+/// Starts the emulator. `overlay` is an archive that is laid over the image.
+pub(crate) fn start(
+    images: &Images,
+    config: &LabConfig,
+    run: &RunFolder,
+    overlay: &[u8],
+) -> Result<Started> {
+    let initrd = run.path("initrd");
+    let base = match config.host {
+        Host::Xen => images.dom0(),
+        Host::Kvm => images.kvm(),
+    };
+    let mut image = fs::read(&base).with_context(|| base.display().to_string())?;
+    image.extend_from_slice(overlay);
+    fs::write(&initrd, image)?;
+    // The emulator connects to sockets that listen already, so that the agent
+    // never meets a port without another end.
+    let agent = UnixListener::bind(run.path("agent"))?;
+    let shell = UnixListener::bind(run.path("shell"))?;
+    let argv = command_line(images, config, run, &initrd)?;
+    let errors = run.path("qemu.log");
+    let child = Command::new(&argv[0])
+        .args(&argv[1..])
+        .stdin(Stdio::null())
+        .stdout(File::create(&errors)?)
+        .stderr(File::options().append(true).open(&errors)?)
+        .spawn()
+        .with_context(|| format!("cannot start {}", argv[0]))?;
+    let log = run.path("serial.log");
+    let mut machine = Machine { child, log, errors };
+    let agent = accept(&agent, &mut machine)?;
+    let shell = accept(&shell, &mut machine)?;
+    Ok(Started {
+        machine,
+        agent,
+        shell,
+    })
+}
+
+fn accept(listener: &UnixListener, machine: &mut Machine) -> Result<UnixStream> {
+    listener.set_nonblocking(true)?;
+    let start = Instant::now();
+    loop {
+        if let Ok((stream, _)) = listener.accept() {
+            stream.set_nonblocking(false)?;
+            return Ok(stream);
+        }
+        machine.check()?;
+        if start.elapsed() > Duration::from_secs(30) {
+            bail!("QEMU did not connect within 30 s:\n{}", machine.tails());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Every line here was paid for; the reasons are in `docs/lab.md`.
+fn command_line(
+    images: &Images,
+    config: &LabConfig,
+    run: &RunFolder,
+    initrd: &Path,
+) -> Result<Vec<String>> {
+    let path = |name: &str| run.path(name).to_string_lossy().into_owned();
+    let shown = |path: PathBuf| path.to_string_lossy().into_owned();
+    let seconds = config.lifetime.as_secs().to_string();
+    let mut argv: Vec<String> = ["timeout", "--foreground", "--signal=KILL", &seconds]
+        .map(str::to_owned)
+        .to_vec();
+    argv.extend(
+        images
+            .packages
+            .command("usr/bin/qemu-system-x86_64", "qemu-system-x86_64"),
+    );
+    let mut add = |words: &str| argv.extend(words.split_whitespace().map(str::to_owned));
+    for folder in ["usr/share/qemu", "usr/share/seabios"] {
+        add(&format!("-L {}", shown(images.packages.path(folder))));
+    }
+    add("-accel tcg,thread=multi -nodefaults -display none -no-reboot");
+    add(&format!("-smp {} -m {}", config.cpus, config.memory));
+    add(&format!(
+        "-chardev file,id=serial,path={} -serial chardev:serial",
+        path("serial.log")
+    ));
+    add("-device virtio-serial-pci");
+    add(&format!("-chardev socket,id=agent,path={}", path("agent")));
+    add(&format!(
+        "-device virtserialport,chardev=agent,name={}",
+        firn_lab_agent::PORT_NAME
+    ));
+    add(&format!("-chardev socket,id=shell,path={}", path("shell")));
+    add("-device virtconsole,chardev=shell,name=firn.shell");
+    for (number, disk) in config.disks.iter().enumerate() {
+        add(&format!(
+            "-blockdev driver=raw,node-name=d{number},discard=unmap,file.driver=file,file.filename={}",
+            disk_file(&disk.file)?
+        ));
+        add(&format!(
+            "-device virtio-blk-pci,drive=d{number},serial={},write-cache=on,\
+             logical_block_size={sector},physical_block_size={sector}",
+            disk.name,
+            sector = disk.sector
+        ));
+    }
+    let linux = shown(images.linux());
+    let initrd = initrd.display();
+    let kernel = match config.host {
+        Host::Xen => {
+            add("-M pc -cpu qemu64,+svm,+npt,+nrip-save");
+            let modules = format!("{linux} console=hvc0 earlyprintk=xen quiet loglevel=4,{initrd}");
+            let xen = "loglvl=all guest_loglvl=all console=com1 com1=115200,8n1 \
+                dom0_mem=1024M dom0_max_vcpus=1 noreboot=1 watchdog=0";
+            [shown(images.xen()), modules, xen.into()]
+        }
+        Host::Kvm => {
+            add("-M q35 -cpu EPYC,+svm,+npt");
+            let linux_words = "console=ttyS0 quiet loglevel=4 mitigations=off";
+            [linux, initrd.to_string(), linux_words.into()]
+        }
+    };
+    for (flag, value) in ["-kernel", "-initrd", "-append"].into_iter().zip(kernel) {
+        argv.extend([flag.into(), value]);
+    }
+    Ok(argv)
+}
+
+/// QEMU's option syntax doubles commas; white space would end our words.
+fn disk_file(path: &Path) -> Result<String> {
+    let path = std::path::absolute(path)?;
+    let text = path.to_string_lossy();
+    if text.contains(char::is_whitespace) {
+        bail!("{text}: a disk file's path must not contain white space");
+    }
+    if !path.exists() {
+        bail!("{text}: no such disk file");
+    }
+    Ok(text.replace(',', ",,"))
+}
+
+impl Machine {
+    /// Fails if the emulator has ended.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("the lab's emulator ended ({status}):\n{}", self.tails());
+        }
+        Ok(())
+    }
+
+    /// What the machine's serial line said: Xen, dom0, guests' port 0xE9.
+    pub(crate) fn serial(&self) -> String {
+        let bytes = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).replace('\r', "")
+    }
+
+    /// The ends of both logs, for an error message.
+    pub(crate) fn tails(&self) -> String {
+        let errors = fs::read_to_string(&self.errors).unwrap_or_default();
+        format!(
+            "--- QEMU said:\n{}\n--- the machine's serial line ended with:\n{}",
+            tail(&errors, 10),
+            tail(&self.serial(), 25)
+        )
+    }
+
+    /// Waits for the machine to power off by itself, then kills it.
+    pub(crate) fn stop(&mut self, patience: Duration) {
+        let end = Instant::now() + patience;
+        while Instant::now() < end {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ended = self.child.kill();
+        let _status = self.child.wait();
+    }
+}

@@ -1,0 +1,127 @@
+//! Guests under Xen's own tool stack.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::guest::{Exit, Files, GuestSpec};
+use crate::lab::Lab;
+use crate::transcript::tail;
+
+/// Creates the guest and gives its domain id.
+pub(crate) fn create(lab: &Lab, spec: &GuestSpec, files: &Files) -> Result<u32> {
+    let path = format!("/tmp/{}.cfg", files.name);
+    lab.put(&path, 0o644, config(spec, files).as_bytes())?;
+    let output = lab.exec(&["xl", "create", &path], Duration::from_secs(60))?;
+    if output.code != Some(0) {
+        bail!(
+            "xl create ended with {:?}:\n{}{}\n--- the end of Xen's log:\n{}",
+            output.code,
+            output.stdout,
+            output.stderr,
+            tail(&lab.xen_log(), 15)
+        );
+    }
+    let id = lab.exec(&["xl", "domid", &files.name], Duration::from_secs(30))?;
+    id.stdout.trim().parse().with_context(|| {
+        format!(
+            "it ended while it was created; the end of Xen's log:\n{}",
+            tail(&lab.xen_log(), 25)
+        )
+    })
+}
+
+/// The `xl` config file of a guest.
+fn config(spec: &GuestSpec, files: &Files) -> String {
+    let mut text = format!(
+        "name = \"{}\"\ntype = \"pvh\"\nkernel = \"{}\"\nmemory = {}\nvcpus = {}\n\
+         on_poweroff = \"destroy\"\non_reboot = \"destroy\"\non_crash = \"destroy\"\n",
+        files.name, files.kernel, spec.memory, spec.vcpus
+    );
+    if let Some(ramdisk) = &files.ramdisk {
+        let _ = writeln!(text, "ramdisk = \"{ramdisk}\"");
+    }
+    let _ = writeln!(text, "cmdline = {}", quoted(&spec.cmdline));
+    let disks: Vec<_> = spec
+        .disks
+        .iter()
+        .map(|disk| {
+            let access = if disk.read_only { "ro" } else { "rw" };
+            let discard = if disk.discard {
+                "discard"
+            } else {
+                "no-discard"
+            };
+            format!(
+                "\"format=raw,vdev={},access={access},{discard},script=block-lab,target={}\"",
+                disk.vdev, disk.source
+            )
+        })
+        .collect();
+    let _ = writeln!(text, "disk = [ {} ]", disks.join(", "));
+    for line in &spec.extra {
+        let _ = writeln!(text, "{line}");
+    }
+    text
+}
+
+/// A string as `xl` reads it: it knows both quotes and no escapes worth using.
+fn quoted(text: &str) -> String {
+    let quote = if text.contains('"') { '\'' } else { '"' };
+    format!("{quote}{text}{quote}")
+}
+
+/// Reads `xl`'s line about a domain's end.
+pub(crate) fn exit(line: &str) -> Exit {
+    let code = line
+        .split("reason code ")
+        .nth(1)
+        .and_then(|rest| rest.split_whitespace().next());
+    match code {
+        Some("0") => Exit::PowerOff,
+        Some("1") => Exit::Reboot,
+        Some("3") => Exit::Crash,
+        _ => Exit::Other(line.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::GuestDisk;
+
+    #[test]
+    fn a_config_names_everything() {
+        let spec = GuestSpec::new("g", "k")
+            .with_cmdline("a -- read disk=\"x\"")
+            .with_disk(GuestDisk::new("d0", "xvda"))
+            .with_disk(
+                GuestDisk::new("/dev/nullb0", "xvdb")
+                    .read_only()
+                    .without_discard(),
+            );
+        let files = Files {
+            name: "g-1".into(),
+            kernel: "/tmp/k".into(),
+            ramdisk: None,
+        };
+        let text = config(&spec, &files);
+        for part in [
+            "name = \"g-1\"",
+            "cmdline = 'a -- read disk=\"x\"'",
+            "\"format=raw,vdev=xvda,access=rw,discard,script=block-lab,target=/dev/firn/d0\"",
+            "vdev=xvdb,access=ro,no-discard,script=block-lab,target=/dev/nullb0",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_reason_of_an_end_is_read() {
+        let line = |code| format!("Domain 3 has shut down, reason code {code} 0x{code}");
+        assert_eq!(exit(&line(0)), Exit::PowerOff);
+        assert_eq!(exit(&line(3)), Exit::Crash);
+        assert_eq!(exit(&line(4)), Exit::Other(line(4)));
+    }
+}

@@ -1,0 +1,102 @@
+//! `cargo xtask lab`: prepares the lab, boots it, gives a prompt in it.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Subcommand, ValueEnum};
+use firn_lab::{Cache, DiskSpec, Host, Images, Lab, LabConfig};
+
+use crate::progress::Progress;
+
+/// The lab: real Xen and a KVM host under software emulation, without root.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Download the packages and build the images, unless that is done.
+    Prepare,
+    /// Boot it, show what came up, power it off.
+    Boot(Machine),
+    /// Boot it and give a root prompt in it.
+    Shell(Machine),
+    /// Show where the lab is kept and what is in it.
+    Status,
+}
+
+#[derive(clap::Args)]
+struct Machine {
+    /// What runs in the emulated machine.
+    #[arg(long, value_enum, default_value = "xen")]
+    host: HostArg,
+    /// Give it this disk file as /dev/firn/d0, d1... (repeatable).
+    #[arg(long, value_name = "FILE")]
+    disk: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum HostArg {
+    Xen,
+    Kvm,
+}
+
+impl Machine {
+    fn config(&self) -> LabConfig {
+        let mut config = LabConfig::new(match self.host {
+            HostArg::Xen => Host::Xen,
+            HostArg::Kvm => Host::Kvm,
+        });
+        for (number, file) in self.disk.iter().enumerate() {
+            config = config.with_disk(DiskSpec::new(&format!("d{number}"), file));
+        }
+        config
+    }
+
+    fn boot(&self) -> Result<Lab> {
+        let progress = Progress::new();
+        let images = prepare(&progress)?;
+        Lab::boot(&images, &self.config(), &|step| progress.step(step))
+    }
+}
+
+/// Gets the lab's images ready.
+pub(crate) fn prepare(progress: &Progress) -> Result<Images> {
+    Images::prepare(&Cache::open()?, &|step| progress.step(step))
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    match &args.action {
+        Action::Prepare => {
+            prepare(&Progress::new())?;
+            println!("the lab is ready in {}", Cache::open()?.folder().display());
+            Ok(())
+        }
+        Action::Boot(machine) => boot(machine),
+        Action::Shell(machine) => shell(machine),
+        Action::Status => status(),
+    }
+}
+
+fn boot(machine: &Machine) -> Result<()> {
+    let lab = machine.boot()?;
+    println!("up after {:.1} s", lab.boot_time().as_secs_f64());
+    let show = match lab.host() {
+        Host::Xen => "xl info | grep -E 'xen_version|release|total_memory'; ls -l /dev/firn",
+        Host::Kvm => "uname -r; qemu-system-x86_64 --version | head -1; ls -l /dev/kvm /dev/firn",
+    };
+    print!("{}", lab.run(show)?);
+    Ok(())
+}
+
+fn shell(_machine: &Machine) -> Result<()> {
+    anyhow::bail!("not there yet")
+}
+
+fn status() -> Result<()> {
+    let cache = Cache::open()?;
+    println!("cache folder: {}", cache.folder().display());
+    Ok(())
+}
