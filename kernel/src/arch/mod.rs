@@ -1,0 +1,26 @@
+//! The x86-64 machine: registers, ports, descriptor tables, traps, hypercalls.
+//!
+//! Compiled only for the bare machine. The rules that everything here rests
+//! on (docs/adr/0002-interrupts.md): interrupts are off except inside
+//! [`idle::halt`], every gate has an IST stack, and `core` was compiled with
+//! SSE2 and a red zone.
+#![expect(
+    unsafe_code,
+    reason = "registers, ports, descriptor tables and assembler"
+)]
+
+pub mod cpu;
+pub mod hypercall;
+pub mod idle;
+mod mem;
+pub mod port;
+mod segments;
+pub mod stacks;
+mod traps;
+
+/// Loads our own descriptor tables: from here on a fault ends in a dump that
+/// a person can read instead of a triple fault. Call once per boot.
+pub fn init() {
+    segments::load();
+    traps::load();
+}

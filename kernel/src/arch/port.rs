@@ -1,0 +1,30 @@
+//! Port I/O: the debug port of emulators, and the exit devices of QEMU.
+
+use core::arch::asm;
+
+use uart_16550::{Uart16550, backend::PioBackend};
+
+/// Writes one byte to port 0xE9, which Xen, QEMU (`-debugcon`) and Bochs show
+/// as text; on other machines nobody listens.
+pub fn debug_byte(byte: u8) {
+    out8(0xe9, byte);
+}
+
+/// Asks QEMU's `isa-debug-exit` device, if there is one, to end the machine
+/// with exit code `code * 2 + 1`.
+pub fn debug_exit(code: u8) {
+    out8(0xf4, code);
+}
+
+fn out8(port: u16, value: u8) {
+    // SAFETY: the two ports above have no effect on memory, and none at all
+    // on machines without these devices.
+    unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack)) };
+}
+
+/// The 16550 UART at `base`; whether one is there, `init` on it finds out.
+pub fn com1(base: u16) -> Option<Uart16550<PioBackend>> {
+    // SAFETY: the eight ports from COM1's base are a UART or nothing on every
+    // PC-like machine, and the console is the only user.
+    unsafe { Uart16550::new_port(base) }.ok()
+}

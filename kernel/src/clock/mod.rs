@@ -1,0 +1,34 @@
+//! The one clock: nanoseconds since boot, never going back.
+
+mod monotonic;
+mod pvclock;
+
+pub use monotonic::Monotonic;
+pub use pvclock::{Sample, Torn, read_stable};
+
+use spin::Once;
+
+/// Where time comes from: any nanosecond counter; it may jump back, the clock
+/// on top does not.
+pub trait Source: Sync {
+    /// Nanoseconds, from any starting point.
+    fn now_ns(&self) -> u64;
+}
+
+static SOURCE: Once<&'static dyn Source> = Once::new();
+static CLOCK: Monotonic = Monotonic::new();
+
+/// Starts the clock: zero is now. The first call counts.
+pub fn start(source: &'static dyn Source) {
+    SOURCE.call_once(|| {
+        CLOCK.start_at(source.now_ns());
+        source
+    });
+}
+
+/// Nanoseconds since [`start`]; zero before it.
+pub fn now_ns() -> u64 {
+    SOURCE
+        .get()
+        .map_or(0, |source| CLOCK.advance_to(source.now_ns()))
+}

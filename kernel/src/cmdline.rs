@@ -1,0 +1,178 @@
+//! The kernel command line: options, then `--`, then jobs.
+//!
+//! `log=debug -- verify disk=xvda size=64M; poweroff`: options are words
+//! `name=value`; everything after a word `--` is the jobs' own language and
+//! is handed on as it is. A word that we do not know is reported and skipped,
+//! because a boot with a mistyped option is better than none.
+
+use core::fmt;
+use core::time::Duration;
+
+use crate::console::{Level, parse_level};
+
+/// The options, each with its default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `log=`: the lowest level shown.
+    pub log: Level,
+    /// `deadline=`: seconds that a wait on the host may take.
+    pub deadline: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            log: Level::Info,
+            deadline: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A word before `--` that means nothing to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadOption<'a> {
+    /// The word.
+    pub word: &'a str,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What is wrong with an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// No option of that name.
+    Unknown,
+    /// The option exists; its value should be the text given here.
+    BadValue(&'static str),
+}
+
+impl fmt::Display for BadOption<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = self.word;
+        match self.problem {
+            Problem::Unknown => write!(
+                f,
+                "option '{word}' is unknown and ignored (there are: log=LEVEL deadline=SECONDS; \
+                 jobs go after --)"
+            ),
+            Problem::BadValue(wanted) => write!(f, "option '{word}' is ignored: it wants {wanted}"),
+        }
+    }
+}
+
+/// Splits `line` and reads the options; `bad` hears of every word that is not
+/// one. Returns the options and the text of the jobs (empty if there is none).
+pub fn parse<'a>(line: &'a str, mut bad: impl FnMut(BadOption<'a>)) -> (Options, &'a str) {
+    let (words, jobs) = split(line);
+    let mut options = Options::default();
+    for word in words.split_ascii_whitespace() {
+        if let Err(problem) = apply(&mut options, word) {
+            bad(BadOption { word, problem });
+        }
+    }
+    (options, jobs)
+}
+
+/// Splits at the first word that is `--`.
+fn split(line: &str) -> (&str, &str) {
+    let mut from = 0;
+    while let Some(at) = line[from..].find("--").map(|at| from + at) {
+        let (before, after) = (&line[..at], &line[at + 2..]);
+        let starts = before.is_empty() || before.ends_with(|c: char| c.is_ascii_whitespace());
+        let ends = after.is_empty() || after.starts_with(|c: char| c.is_ascii_whitespace());
+        if starts && ends {
+            return (before, after.trim());
+        }
+        from = at + 2;
+    }
+    (line, "")
+}
+
+fn apply(options: &mut Options, word: &str) -> Result<(), Problem> {
+    match word.split_once('=') {
+        Some(("log", value)) => {
+            let wanted = Problem::BadValue("off, error, warn, info, debug or trace");
+            options.log = parse_level(value).ok_or(wanted)?;
+        }
+        Some(("deadline", value)) => {
+            let wanted = Problem::BadValue("whole seconds from 1 to 3600");
+            let seconds = value.parse().ok().filter(|s| (1..=3600).contains(s));
+            options.deadline = Duration::from_secs(seconds.ok_or(wanted)?);
+        }
+        _ => return Err(Problem::Unknown),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+
+    fn parsed(line: &str) -> (Options, &str, Vec<BadOption<'_>>) {
+        let mut bad = Vec::new();
+        let (options, jobs) = parse(line, |b| bad.push(b));
+        (options, jobs, bad)
+    }
+
+    #[test]
+    fn options_and_jobs_are_told_apart() {
+        let (options, jobs, bad) = parsed("log=debug deadline=9 -- verify disk=xvda; poweroff ");
+        assert_eq!(
+            options,
+            Options {
+                log: Level::Debug,
+                deadline: Duration::from_secs(9)
+            }
+        );
+        assert_eq!(jobs, "verify disk=xvda; poweroff");
+        assert!(bad.is_empty());
+    }
+
+    #[test]
+    fn no_options_or_no_jobs_is_fine() {
+        assert_eq!(parsed(""), (Options::default(), "", Vec::new()));
+        assert_eq!(parsed("--").1, "");
+        assert_eq!(parsed("-- a -- b").1, "a -- b");
+        assert_eq!(parsed("log=info").1, "");
+    }
+
+    #[test]
+    fn dashes_inside_a_word_do_not_split() {
+        let (_, jobs, bad) = parsed("x--y --z -- disks");
+        assert_eq!(jobs, "disks");
+        assert_eq!(bad.len(), 2);
+        assert_eq!(
+            bad[0],
+            BadOption {
+                word: "x--y",
+                problem: Problem::Unknown
+            }
+        );
+    }
+
+    #[test]
+    fn bad_values_keep_the_default_and_are_named() {
+        for word in [
+            "log=loud",
+            "log=",
+            "deadline=0",
+            "deadline=5s",
+            "deadline=3601",
+        ] {
+            let (options, _, bad) = parsed(word);
+            assert_eq!(options, Options::default(), "{word}");
+            assert!(
+                matches!(
+                    bad[..],
+                    [BadOption {
+                        problem: Problem::BadValue(_),
+                        ..
+                    }]
+                ),
+                "{word}"
+            );
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Ways to end: power off, reboot, crash, each so that the host sees it.
+
+use spin::Once;
+
+/// Why the guest stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// All is done.
+    PowerOff,
+    /// Start again.
+    Reboot,
+    /// Something is wrong that only a person can mend.
+    Crash,
+}
+
+static HOST: Once<fn(Stop)> = Once::new();
+
+/// Tells how the hypervisor is asked to stop us. The first call counts.
+pub fn set_host(stop: fn(Stop)) {
+    HOST.call_once(|| stop);
+}
+
+/// Stops the guest.
+#[cfg(firn_bare)]
+pub fn stop(how: Stop) -> ! {
+    if let Some(host) = HOST.get() {
+        host(how);
+    }
+    // No hypervisor that we know, or it did not comply. QEMU without one has
+    // a device for this; elsewhere the line on the console must do.
+    crate::arch::port::debug_exit(how as u8);
+    crate::println!("firn: halted ({how:?}); nothing here can switch the machine off");
+    crate::arch::cpu::halt_forever()
+}
+
+/// Ends the guest as crashed; everything worth saying has been printed.
+#[cfg(firn_bare)]
+pub fn crash() -> ! {
+    stop(Stop::Crash)
+}

@@ -1,0 +1,64 @@
+//! From the entry point to the jobs: the order in which things come up.
+
+use core::fmt::Write;
+use core::panic::PanicInfo;
+
+use crate::arch::{self, cpu};
+use crate::bootinfo::{BootInfo, EntryKind};
+use crate::console::{self, Emergency};
+use crate::host::{self, Hypervisor};
+use crate::{cmdline, mm, power};
+
+/// Brings the machine up and runs the jobs; where `firn-boot` hands over.
+///
+/// `info` is the physical address of the monitor's structure, `entry_tsc` the
+/// time stamp counter at the first instruction.
+pub fn start(kind: EntryKind, info: u64, entry_tsc: u64) -> ! {
+    console::init();
+    arch::init();
+    match bring_up(kind, info, entry_tsc) {
+        Ok(()) => power::stop(power::Stop::PowerOff),
+        Err(Failed) => power::crash(),
+    }
+}
+
+/// Bringing up failed, and the reason has been logged.
+struct Failed;
+
+fn bring_up(kind: EntryKind, info: u64, entry_tsc: u64) -> Result<(), Failed> {
+    let boot = BootInfo::parse(kind, info, &mm::BootPhysMemory)
+        .map_err(|e| failed("boot information", &e))?;
+    let (options, jobs) = cmdline::parse(&boot.command_line, |bad| log::error!("{bad}"));
+    console::set_level(options.log);
+    mm::init(&boot).map_err(|e| failed("memory", &e))?;
+    let hypervisor = host::detect(cpu::cpuid);
+    log::info!(
+        "firn {} entered by {:?}, on {hypervisor}, {} cycles after entry",
+        env!("CARGO_PKG_VERSION"),
+        boot.entry,
+        cpu::tsc() - entry_tsc
+    );
+    if let Some(memory) = mm::report() {
+        log::info!("memory: {memory:?}");
+    }
+    log::debug!("jobs: '{jobs}'");
+    match hypervisor {
+        Hypervisor::Xen { .. } => Ok(()),
+        other => {
+            log::error!("{other} is under this guest: firn needs Xen; start it by `xl create`");
+            Err(Failed)
+        }
+    }
+}
+
+fn failed(what: &str, why: &dyn core::fmt::Display) -> Failed {
+    log::error!("{what}: {why}");
+    Failed
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    // Writing to the emergency console does not fail.
+    let _ = writeln!(Emergency, "\nPANIC: {info}");
+    power::crash()
+}
