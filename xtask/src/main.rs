@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod cmd;
+mod elf;
 mod progress;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -17,11 +19,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Build(cmd::build::Args),
     Lab(cmd::lab::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Build(args) => cmd::build::run(&args),
         Command::Lab(args) => cmd::lab::run(&args),
     };
     match result {
