@@ -157,14 +157,8 @@ pub struct Guest {
 }
 
 enum Kind {
-    Xen {
-        domain: u32,
-        tty: String,
-        tails: [u64; 2],
-    },
-    Kvm {
-        process: u64,
-    },
+    Xen { domain: u32, tails: [u64; 2] },
+    Kvm { process: u64 },
 }
 
 impl Guest {
@@ -188,15 +182,16 @@ impl Guest {
             tail(format!("/var/log/xen/guest-{name}.log"), &console)?,
             tail(format!("/var/log/xen/xl-{name}.log"), &log)?,
         ];
-        let domain = xl::create(lab, spec, &files)?;
-        let tty = lab.run(&format!("xenstore-read /local/domain/{domain}/console/tty"))?;
-        let tty = tty.trim().to_owned();
+        xl::create(lab, spec, &files)?;
+        // A quick guest may be gone by now; `xl`'s own log still knows its id.
+        let line = log.wait_for("Waiting for domain", Duration::from_secs(30))?;
+        let domain = xl::domain(&line).with_context(|| format!("no domain id in {line:?}"))?;
         Ok(Self {
             name: files.name,
             client: Arc::clone(&lab.client),
             console,
             log,
-            kind: Kind::Xen { domain, tty, tails },
+            kind: Kind::Xen { domain, tails },
         })
     }
 
@@ -258,7 +253,9 @@ impl Guest {
     /// The guest is gone, or does not read within 10 s.
     pub fn send(&self, bytes: &[u8]) -> Result<()> {
         match &self.kind {
-            Kind::Xen { tty, .. } => self.client.send(tty, bytes),
+            Kind::Xen { domain, .. } => {
+                xl::console_tty(&self.client, *domain).and_then(|tty| self.client.send(&tty, bytes))
+            }
             Kind::Kvm { process } => self.client.input(*process, bytes),
         }
         .with_context(|| format!("typing at guest {}'s console", self.name))

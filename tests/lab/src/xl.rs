@@ -3,14 +3,15 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
+use crate::client::Client;
 use crate::guest::{Exit, Files, GuestSpec};
 use crate::lab::Lab;
 use crate::transcript::tail;
 
-/// Creates the guest and gives its domain id.
-pub(crate) fn create(lab: &Lab, spec: &GuestSpec, files: &Files) -> Result<u32> {
+/// Creates and starts the guest.
+pub(crate) fn create(lab: &Lab, spec: &GuestSpec, files: &Files) -> Result<()> {
     let path = format!("/tmp/{}.cfg", files.name);
     lab.put(&path, 0o644, config(spec, files).as_bytes())?;
     let output = lab.exec(&["xl", "create", &path], Duration::from_secs(60))?;
@@ -23,13 +24,23 @@ pub(crate) fn create(lab: &Lab, spec: &GuestSpec, files: &Files) -> Result<u32> 
             tail(&lab.xen_log(), 15)
         );
     }
-    let id = lab.exec(&["xl", "domid", &files.name], Duration::from_secs(30))?;
-    id.stdout.trim().parse().with_context(|| {
-        format!(
-            "it ended while it was created; the end of Xen's log:\n{}",
-            tail(&lab.xen_log(), 25)
-        )
-    })
+    Ok(())
+}
+
+/// The terminal that the domain's console is on.
+pub(crate) fn console_tty(client: &Client, domain: u32) -> Result<String> {
+    let key = format!("/local/domain/{domain}/console/tty");
+    let output = client.exec(&["xenstore-read", &key], Duration::from_secs(20))?;
+    if output.code != Some(0) {
+        bail!("domain {domain} has no console; is it gone?");
+    }
+    Ok(output.stdout.trim().to_owned())
+}
+
+/// Reads the domain id from `xl`'s line about the domain that it watches.
+pub(crate) fn domain(line: &str) -> Option<u32> {
+    let (_, rest) = line.split_once("(domid ")?;
+    rest.split(')').next()?.parse().ok()
 }
 
 /// The `xl` config file of a guest.
@@ -89,6 +100,7 @@ pub(crate) fn exit(line: &str) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Client;
     use crate::guest::GuestDisk;
 
     #[test]
@@ -115,6 +127,13 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_domain_id_is_read() {
+        let line = "Waiting for domain g-1 (domid 17) to die [pid 204]";
+        assert_eq!(domain(line), Some(17));
+        assert_eq!(domain("Domain 17 has shut down"), None);
     }
 
     #[test]
