@@ -9,6 +9,7 @@ pub mod grant;
 pub mod hal;
 pub mod hypercall;
 mod machine;
+pub mod store;
 pub mod trace;
 pub mod wire;
 
