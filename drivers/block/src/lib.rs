@@ -15,6 +15,7 @@
 extern crate alloc;
 
 pub mod gate;
+pub mod identity;
 mod info;
 mod queue;
 mod request;
