@@ -13,10 +13,12 @@
 extern crate alloc;
 
 mod executor;
+mod race;
 mod signal;
 mod time;
 
 pub use executor::{Executor, TaskId};
+pub use race::{Either, race};
 pub use signal::Signal;
 pub use time::{
     Elapsed, Instant, Sleep, Time, Timers, sleep_until, timeout, timeout_at, yield_now,

@@ -4,6 +4,8 @@
 
 extern crate alloc;
 
+pub mod blkfront;
+pub mod bus;
 pub mod event;
 pub mod grant;
 pub mod hal;

@@ -1,0 +1,192 @@
+//! From responses on the ring to completions.
+
+use super::front::Front;
+use super::offence::Offence;
+use crate::hal::Hal;
+use crate::wire::blkif::{Response, Status};
+use firn_block::{Completion, Durability, IoError, Op};
+
+impl<H: Hal> Front<H> {
+    /// Reaps up to `budget` responses and sends what then fits.
+    pub(super) fn reap(&mut self, budget: usize) {
+        if !self.gate_reads_ring() {
+            return;
+        }
+        let mut left = u32::try_from(budget).unwrap_or(u32::MAX);
+        while left > 0 {
+            let Some(link) = &mut self.link else { return };
+            let waiting = match link.ring.responses() {
+                Ok(0) => break,
+                Ok(waiting) => waiting.min(left),
+                Err(offence) => return self.fail(offence),
+            };
+            left -= waiting;
+            for _ in 0..waiting {
+                let Some(link) = &mut self.link else { return };
+                let response = link.ring.reap();
+                if let Err(offence) = self.take_response(response) {
+                    return self.fail(offence);
+                }
+            }
+        }
+        if !self.unsent.is_empty() {
+            self.fill();
+            firn_block::Queue::kick(self);
+        }
+    }
+
+    /// A failed device's ring is not looked at any more.
+    const fn gate_reads_ring(&self) -> bool {
+        use firn_block::gate::Lifecycle::{Closing, Live};
+        matches!(self.gate.state(), Live | Closing)
+    }
+
+    fn take_response(&mut self, response: Response) -> Result<(), Offence> {
+        let Some(link) = &mut self.link else {
+            return Ok(());
+        };
+        let slot = link.shadow.resolve(response.id)?;
+        let answered = crate::wire::blkif::Operation(response.operation);
+        if let Some(piece) = link.shadow.piece(slot)
+            && piece.operation != answered
+        {
+            return Err(Offence::WrongOperation {
+                asked: piece.operation,
+                answered,
+            });
+        }
+        let error = match Status(response.status) {
+            Status::OKAY => None,
+            Status::ERROR => Some(IoError::Failed {
+                status: response.status,
+            }),
+            Status::EOPNOTSUPP => Some(IoError::NotSupported),
+            unknown => return Err(Offence::UnknownStatus(unknown)),
+        };
+        self.end_grants(slot)?;
+        self.finish_piece(slot, error);
+        self.earn_event_credit();
+        Ok(())
+    }
+
+    /// Ends the grants that were made for one piece. They are over: the backend
+    /// answered. One that is still mapped means that the backend may yet write
+    /// to the buffer.
+    fn end_grants(&mut self, slot: u16) -> Result<(), Offence> {
+        let Some(link) = &mut self.link else {
+            return Ok(());
+        };
+        while let Some(&grant) = link.shadow.grants(slot).last() {
+            // Left in the list for the failing device to defer.
+            if self.xen.grants.end(grant).is_err() {
+                return Err(Offence::StillMapped(grant.0));
+            }
+            link.shadow.grants(slot).pop();
+        }
+        Ok(())
+    }
+
+    fn finish_piece(&mut self, slot: u16, error: Option<IoError>) {
+        let Some(link) = &mut self.link else { return };
+        let Some(piece) = link.shadow.finish(slot) else {
+            return;
+        };
+        let Some(parent) = &mut self.parents[usize::from(piece.parent)] else {
+            return;
+        };
+        parent.outstanding -= 1;
+        if let Some(error) = error {
+            parent.error.get_or_insert(error);
+        }
+        let (op, unsupported) = (parent.request.op, error == Some(IoError::NotSupported));
+        if unsupported {
+            self.withdraw(op);
+        }
+        self.finish_parent(piece.parent);
+    }
+
+    /// The backend does not do an operation any more: later ones are refused,
+    /// rather than appear to succeed.
+    fn withdraw(&mut self, op: Op) {
+        match op {
+            Op::Flush => self.info.durability = Durability::None,
+            Op::Discard { .. } => self.info.discard = None,
+            Op::Read | Op::Write => return,
+        }
+        log::warn!("{}: the backend withdrew {op}", self.info.id);
+    }
+
+    /// Hands a request out if all of it has ended.
+    pub(super) fn finish_parent(&mut self, index: u16) {
+        let slot = &mut self.parents[usize::from(index)];
+        let over = |parent: &super::front::Parent| parent.all_sent && parent.outstanding == 0;
+        if !slot.as_ref().is_some_and(over) {
+            return;
+        }
+        let Some(mut parent) = slot.take() else {
+            return;
+        };
+        self.free_parents.push(index);
+        if parent.withhold
+            && let Some(buffer) = parent.request.buffer.take()
+        {
+            self.buffers.quarantine(&buffer);
+        }
+        let result = parent.error.map_or(Ok(()), Err);
+        let bytes = parent.request.bytes();
+        self.stats.completed += 1;
+        match (result, parent.request.op) {
+            (Err(_), _) => self.stats.errors += 1,
+            (Ok(()), Op::Read) => self.stats.bytes_read += bytes,
+            (Ok(()), Op::Write) => self.stats.bytes_written += bytes,
+            (Ok(()), Op::Flush | Op::Discard { .. }) => {}
+        }
+        self.done.push_back(Completion {
+            token: parent.token,
+            request: parent.request,
+            result,
+        });
+        if self.free_parents.len() == self.parents.len() {
+            // Whoever closes the disk waits for this.
+            self.attention.notify();
+        }
+    }
+
+    /// Ends every accepted request with `error`, whatever the ring says. Grants
+    /// that the backend still holds are deferred, and buffers with such pages
+    /// are not handed out.
+    pub(super) fn abort_all(&mut self, error: IoError) {
+        self.abort_unsent(error);
+        self.buffers.revoke_all(&self.xen);
+        let now = self.xen.hal.now();
+        let waiting = match &self.link {
+            Some(link) => link.shadow.waiting(),
+            None => return,
+        };
+        for slot in waiting {
+            let Some(link) = &mut self.link else { return };
+            let mut reachable = false;
+            while let Some(grant) = link.shadow.grants(slot).pop() {
+                reachable |= !self.xen.grants.end_or_defer(grant, now);
+            }
+            if let Some(piece) = link.shadow.piece(slot)
+                && let Some(parent) = &mut self.parents[usize::from(piece.parent)]
+                && let Some(buffer) = &parent.request.buffer
+            {
+                parent.withhold |= reachable || !self.buffers.owns(buffer);
+            }
+            self.finish_piece(slot, Some(error));
+        }
+    }
+
+    /// Ends what never reached the ring with `error`.
+    pub(super) fn abort_unsent(&mut self, error: IoError) {
+        while let Some(index) = self.unsent.pop_front() {
+            if let Some(parent) = &mut self.parents[usize::from(index)] {
+                parent.all_sent = true;
+                parent.error.get_or_insert(error);
+            }
+            self.finish_parent(index);
+        }
+    }
+}

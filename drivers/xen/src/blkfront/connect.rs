@@ -1,0 +1,267 @@
+//! The handshake: from `Initialising` to `Connected`.
+
+use super::features::{Features, Keys};
+use super::front::{Indirect, Link};
+use super::ring::FrontRing;
+use super::shadow::Shadow;
+use super::vbd::{OtherEnd, Vbd};
+use crate::event::EventError;
+use crate::grant::{Access, GrantError};
+use crate::hal::Hal;
+use crate::store::{StoreError, Transaction};
+use crate::trace::Source;
+use crate::wire::blkif::{MAX_SEGMENTS, PROTOCOL};
+use crate::wire::event_channel::Port;
+use crate::wire::grant_table::GrantRef;
+use crate::wire::xenbus::XenbusState;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use firn_block::gate::Lifecycle;
+use firn_block::{DiskInfo, PAGE};
+
+/// Why a device is not connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// The device's directory names no backend, or names one badly.
+    NoBackend {
+        /// The key that is missing or wrong.
+        key: &'static str,
+    },
+    /// The virtual device number is no whole disk.
+    UnknownDevice(u32),
+    /// The backend did not get where it should within the deadline.
+    Deadline {
+        /// What was waited for.
+        step: &'static str,
+        /// The backend's state at the deadline.
+        state: XenbusState,
+    },
+    /// The backend went to a state that makes no sense at this point.
+    OutOfOrder {
+        /// What was waited for.
+        step: &'static str,
+        /// Where the backend went.
+        state: XenbusState,
+    },
+    /// A backend key has a value that cannot be.
+    BadValue {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// xenstore refused or failed.
+    Store(StoreError),
+    /// No event channel.
+    Event(EventError),
+    /// No grant.
+    Grant(GrantError),
+    /// No memory for the ring.
+    NoMemory {
+        /// Pages asked for.
+        pages: usize,
+    },
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoBackend { key } => write!(f, "missing backend: no usable `{key}` key"),
+            Self::UnknownDevice(number) => {
+                write!(f, "virtual device number {number} is no whole disk")
+            }
+            Self::Deadline { step, state } => {
+                write!(f, "deadline: backend is {state}, waited for {step}")
+            }
+            Self::OutOfOrder { step, state } => {
+                write!(f, "backend went to {state} while it was to {step}")
+            }
+            Self::BadValue { key, value, why } => {
+                write!(f, "backend key `{key}` = `{value}`: {why}")
+            }
+            Self::Store(error) => write!(f, "xenstore: {error}"),
+            Self::Event(error) => write!(f, "event channel: {error}"),
+            Self::Grant(error) => write!(f, "grant table: {error}"),
+            Self::NoMemory { pages } => write!(f, "no memory for {pages} ring pages"),
+        }
+    }
+}
+
+impl core::error::Error for ConnectError {}
+
+impl From<StoreError> for ConnectError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<EventError> for ConnectError {
+    fn from(error: EventError) -> Self {
+        Self::Event(error)
+    }
+}
+
+impl From<GrantError> for ConnectError {
+    fn from(error: GrantError) -> Self {
+        Self::Grant(error)
+    }
+}
+
+impl<H: Hal> Vbd<H> {
+    /// Shakes hands with the backend until the disk is live.
+    pub(super) async fn connect(&self, other: &mut OtherEnd<H>) -> Result<(), ConnectError> {
+        self.switch(XenbusState::INITIALISING).await?;
+        self.wait_for(other, "offer its features (InitWait)", |state| {
+            state == XenbusState::INIT_WAIT
+        })
+        .await?;
+        let keys = Keys {
+            store: &self.store,
+            backend: &other.path,
+        };
+        let order = keys.ring_order(self.config.max_ring_order).await?;
+        let link = self.make_link(other, 1 << order)?;
+        match self.publish_and_wait(other, &link).await {
+            Ok(features) => self.go_live(link, &features).await,
+            Err(error) => {
+                self.unlink(link);
+                Err(error)
+            }
+        }
+    }
+
+    /// Allocates, grants and binds what the connection needs.
+    fn make_link(&self, other: &OtherEnd<H>, pages: usize) -> Result<Link, ConnectError> {
+        let xen = &self.xen;
+        let memory = xen.hal.alloc_shared(pages);
+        let memory = memory.ok_or(ConnectError::NoMemory { pages })?;
+        let mut ring_grants = Vec::with_capacity(pages);
+        for page in 0..pages {
+            match xen.grant_page(other.domain, &memory, page, Access::ReadWrite, "blk ring") {
+                Ok(grant) => ring_grants.push(grant),
+                Err(error) => {
+                    xen.reclaim(memory, &ring_grants);
+                    return Err(error.into());
+                }
+            }
+        }
+        let port = match xen.events.alloc_unbound(&xen.hal, other.domain) {
+            Ok(port) => port,
+            Err(error) => {
+                xen.reclaim(memory, &ring_grants);
+                return Err(error.into());
+            }
+        };
+        let ring = FrontRing::new(memory);
+        Ok(Link {
+            backend: other.domain,
+            port,
+            shadow: Shadow::new(ring.size(), 0),
+            ring,
+            ring_grants,
+            indirect: None,
+            segments: MAX_SEGMENTS,
+            persistent: false,
+        })
+    }
+
+    async fn publish_and_wait(
+        &self,
+        other: &mut OtherEnd<H>,
+        link: &Link,
+    ) -> Result<Features, ConnectError> {
+        self.publish(link.port, &link.ring_grants).await?;
+        self.switch(XenbusState::INITIALISED).await?;
+        self.wait_for(other, "connect", |state| state == XenbusState::CONNECTED)
+            .await?;
+        let keys = Keys {
+            store: &self.store,
+            backend: &other.path,
+        };
+        let mut features = keys.features(self.config.max_segments).await?;
+        features.persistent &= self.config.persistent;
+        Ok(features)
+    }
+
+    /// Publishes the ring, all keys or none.
+    async fn publish(&self, port: Port, grants: &[GrantRef]) -> Result<(), ConnectError> {
+        let write = async |transaction: &Transaction<H>| {
+            let put = async |key: &str, value: &str| transaction.write(&self.key(key), value).await;
+            if let [single] = grants {
+                put("ring-ref", &single.0.to_string()).await?;
+            } else {
+                put("ring-page-order", &grants.len().ilog2().to_string()).await?;
+                put("num-ring-pages", &grants.len().to_string()).await?;
+                for (page, grant) in grants.iter().enumerate() {
+                    put(&format!("ring-ref{page}"), &grant.0.to_string()).await?;
+                }
+            }
+            put("event-channel", &port.0.to_string()).await?;
+            put("protocol", PROTOCOL).await?;
+            let persistent = if self.config.persistent { "1" } else { "0" };
+            put("feature-persistent", persistent).await
+        };
+        Ok(self.store.transact(write).await?)
+    }
+
+    /// Makes room for what the features allow, and opens the gate.
+    async fn go_live(&self, mut link: Link, features: &Features) -> Result<(), ConnectError> {
+        let xen = &self.xen;
+        if features.segments > MAX_SEGMENTS {
+            let entries = link.ring.size();
+            match Indirect::new(xen, link.backend, entries, features.segments) {
+                Ok(Some(indirect)) => {
+                    link.indirect = Some(indirect);
+                    link.segments = features.segments;
+                }
+                // Direct requests do the same work, in more pieces.
+                Ok(None) => log::warn!("no memory for indirect requests: going on without"),
+                Err(error) => log::warn!("no grants for indirect requests: {error}"),
+            }
+        }
+        let per_slot = if features.persistent {
+            0
+        } else {
+            link.segments
+        };
+        link.shadow = Shadow::new(link.ring.size(), per_slot);
+        let info = self.describe(&link, features);
+        let (port, pages) = (link.port, link.ring_grants.len());
+        link.persistent = features.persistent;
+        if link.persistent {
+            let granted = self.front.borrow_mut().grant_buffers(link.backend);
+            if let Err(error) = granted {
+                self.unlink(link);
+                return Err(error.into());
+            }
+        }
+        self.front.borrow_mut().connect(link, info);
+        if let Err(error) = self.switch(XenbusState::CONNECTED).await {
+            self.disconnect(firn_block::IoError::Gone);
+            return Err(error);
+        }
+        xen.events.unmask(port);
+        self.report(features, pages);
+        self.step(Lifecycle::Live);
+        xen.record(Source::Vbd(self.number), "live", features.capacity);
+        Ok(())
+    }
+
+    fn describe(&self, link: &Link, features: &Features) -> DiskInfo {
+        DiskInfo {
+            id: self.id,
+            capacity: features.capacity,
+            logical_block: features.logical_block,
+            physical_block: features.physical_block,
+            read_only: features.read_only,
+            durability: features.durability,
+            discard: features.discard,
+            max_transfer: u32::try_from(link.segments * PAGE).unwrap_or(u32::MAX),
+            queue_depth: link.ring.size(),
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! The data path's state, and the outside of it.
+
+use super::buffers::Buffers;
+use super::offence::Offence;
+use super::ring::FrontRing;
+use super::shadow::Shadow;
+use crate::Xen;
+use crate::grant::{Access, GrantError};
+use crate::hal::{Hal, HalExt};
+use crate::trace::Source;
+use crate::wire::DomId;
+use crate::wire::blkif::{SEGMENTS_PER_INDIRECT_PAGE, Segment};
+use crate::wire::event_channel::Port;
+use crate::wire::grant_table::GrantRef;
+use alloc::collections::VecDeque;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use firn_block::gate::{Gate, Lifecycle};
+use firn_block::shm::Region;
+use firn_block::{
+    Armed, Buffer, Completion, DiskId, DiskInfo, Durability, IoError, Queue, Refused,
+    RegisterError, Request, Stats, Token, TokenId, Unregistered,
+};
+use firn_task::Signal;
+
+/// Events without work that are forgiven at once, and the most that can be
+/// saved up: every response may come with one.
+const EVENT_CREDIT: u32 = 1024;
+
+/// The ring as the backend knows it, and all that hangs on the connection.
+pub(super) struct Link {
+    pub(super) backend: DomId,
+    pub(super) port: Port,
+    pub(super) ring: FrontRing,
+    pub(super) ring_grants: Vec<GrantRef>,
+    pub(super) shadow: Shadow,
+    pub(super) indirect: Option<Indirect>,
+    /// Segments of one request on the ring.
+    pub(super) segments: usize,
+    /// The backend keeps grants mapped.
+    pub(super) persistent: bool,
+}
+
+/// Pages with the segments of indirect requests: some for each ring slot,
+/// granted once.
+pub(super) struct Indirect {
+    pub(super) memory: Region,
+    pub(super) grants: Vec<GrantRef>,
+    pub(super) pages_per_slot: usize,
+}
+
+/// A request that was accepted and not handed out yet.
+pub(super) struct Parent {
+    pub(super) token: TokenId,
+    pub(super) request: Request,
+    /// Sectors that were put on the ring.
+    pub(super) sent: u64,
+    /// Nothing is left to put on the ring.
+    pub(super) all_sent: bool,
+    /// Pieces on the ring.
+    pub(super) outstanding: u32,
+    pub(super) error: Option<IoError>,
+    /// The backend keeps a page of the buffer mapped: it is not handed out.
+    pub(super) withhold: bool,
+}
+
+/// One disk's data path.
+pub struct Front<H: Hal> {
+    pub(super) xen: Rc<Xen<H>>,
+    pub(super) number: u32,
+    pub(super) gate: Gate,
+    pub(super) info: DiskInfo,
+    pub(super) link: Option<Link>,
+    pub(super) buffers: Buffers,
+    pub(super) parents: Vec<Option<Parent>>,
+    pub(super) free_parents: Vec<u16>,
+    /// Accepted requests with sectors that are not on the ring yet, in order.
+    pub(super) unsent: VecDeque<u16>,
+    pub(super) done: VecDeque<Completion>,
+    pub(super) offence: Option<Offence>,
+    pub(super) stats: Stats,
+    pub(super) scratch: Vec<Segment>,
+    next_token: u64,
+    event_credit: u32,
+    /// Notified when the control path should look: an offence, an idle ring.
+    pub(super) attention: Rc<Signal>,
+}
+
+impl<H: Hal> Front<H> {
+    /// A data path without a connection for virtual device `number`.
+    #[must_use]
+    pub fn new(xen: &Rc<Xen<H>>, number: u32, id: DiskId) -> Self {
+        Self {
+            xen: xen.clone(),
+            number,
+            gate: Gate::new(),
+            info: DiskInfo {
+                id,
+                capacity: 0,
+                logical_block: 512,
+                physical_block: 512,
+                read_only: true,
+                durability: Durability::None,
+                discard: None,
+                max_transfer: 0,
+                queue_depth: 0,
+            },
+            link: None,
+            buffers: Buffers::new(number),
+            parents: Vec::new(),
+            free_parents: Vec::new(),
+            unsent: VecDeque::new(),
+            done: VecDeque::new(),
+            offence: None,
+            stats: Stats::default(),
+            scratch: Vec::new(),
+            next_token: 1,
+            event_credit: EVENT_CREDIT,
+            attention: Rc::new(Signal::new()),
+        }
+    }
+
+    /// Where the disk is in its life.
+    #[must_use]
+    pub const fn state(&self) -> Lifecycle {
+        self.gate.state()
+    }
+
+    /// The rule that the backend broke, if it broke one.
+    #[must_use]
+    pub const fn offence(&self) -> Option<Offence> {
+        self.offence
+    }
+
+    /// The connection's event channel.
+    #[must_use]
+    pub fn port(&self) -> Option<Port> {
+        self.link.as_ref().map(|link| link.port)
+    }
+
+    /// Grants every registered buffer to a backend that keeps grants mapped.
+    pub(super) fn grant_buffers(&mut self, backend: DomId) -> Result<(), GrantError> {
+        let granted = self.buffers.grant_all_to(&self.xen, backend);
+        if granted.is_err() {
+            self.buffers.revoke_all(&self.xen);
+        }
+        granted
+    }
+
+    /// Takes up a connection: room for everything that can be in flight is
+    /// made now.
+    pub(super) fn connect(&mut self, link: Link, info: DiskInfo) {
+        let depth = u16::try_from(link.ring.size()).unwrap_or(u16::MAX);
+        self.parents = (0..depth).map(|_| None).collect();
+        self.free_parents = (0..depth).rev().collect();
+        self.unsent = VecDeque::with_capacity(depth.into());
+        self.done.reserve(depth.into());
+        self.scratch = Vec::with_capacity(link.segments);
+        self.info = info;
+        self.offence = None;
+        self.event_credit = EVENT_CREDIT;
+        self.link = Some(link);
+    }
+
+    /// Takes the disk's size over after the backend announced a new one.
+    pub(super) fn resize(&mut self, capacity: u64) {
+        self.info.capacity = capacity;
+    }
+
+    /// Looks whether the connection's port fired. The main loop calls this
+    /// before it polls; an event in a state that has no ring is dropped.
+    pub fn take_event(&mut self) -> bool {
+        let Some(link) = &self.link else {
+            return false;
+        };
+        if !self.xen.events.take(link.port) {
+            return false;
+        }
+        self.stats.events += 1;
+        match link.ring.responses() {
+            Ok(0) => self.empty_event(),
+            Ok(_) => {}
+            Err(offence) => self.fail(offence),
+        }
+        true
+    }
+
+    /// An event without work is normal after polling; a storm of them is not.
+    fn empty_event(&mut self) {
+        self.stats.empty_events += 1;
+        match self.event_credit.checked_sub(1) {
+            Some(left) => self.event_credit = left,
+            None => self.fail(Offence::EventStorm),
+        }
+    }
+
+    pub(super) fn earn_event_credit(&mut self) {
+        self.event_credit = (self.event_credit + 1).min(EVENT_CREDIT);
+    }
+
+    /// Ends the device because the backend broke a rule: everything in flight
+    /// ends with that rule's name, nothing from the ring is believed any more.
+    pub(super) fn fail(&mut self, offence: Offence) {
+        if self.gate.step(Lifecycle::Failed).is_err() {
+            return;
+        }
+        self.offence = Some(offence);
+        log::error!(
+            "{}: the backend broke the protocol: {offence}",
+            self.info.id
+        );
+        self.xen.record(Source::Vbd(self.number), offence.rule(), 0);
+        self.abort_all(IoError::DeviceFailed(offence.rule()));
+        self.attention.notify();
+    }
+
+    pub(super) fn new_token(&mut self) -> TokenId {
+        let token = TokenId(self.next_token);
+        self.next_token += 1;
+        token
+    }
+}
+
+impl Indirect {
+    /// Pages for `entries` slots of `segments` segments each, granted read-only.
+    pub(super) fn new<H: Hal>(
+        xen: &Xen<H>,
+        backend: DomId,
+        entries: u32,
+        segments: usize,
+    ) -> Result<Option<Self>, GrantError> {
+        let pages_per_slot = segments.div_ceil(SEGMENTS_PER_INDIRECT_PAGE);
+        let Some(memory) = xen.hal.alloc_shared(pages_per_slot * entries as usize) else {
+            return Ok(None);
+        };
+        let mut grants = Vec::with_capacity(memory.page_count());
+        for page in 0..memory.page_count() {
+            match xen.grant_page(backend, &memory, page, Access::Read, "blk indirect") {
+                Ok(grant) => grants.push(grant),
+                Err(error) => {
+                    xen.reclaim(memory, &grants);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Some(Self {
+            memory,
+            grants,
+            pages_per_slot,
+        }))
+    }
+}
+
+impl<H: Hal> Queue for Front<H> {
+    fn info(&self) -> &DiskInfo {
+        &self.info
+    }
+
+    fn register(&mut self, region: Region) -> Result<Buffer, RegisterError> {
+        let persistent = self.link.as_ref().filter(|link| link.persistent);
+        let domain = persistent.map(|link| link.backend);
+        self.buffers.register(&self.xen, domain, region)
+    }
+
+    fn unregister(&mut self, buffer: Buffer) -> Unregistered {
+        self.buffers.unregister(&self.xen, buffer)
+    }
+
+    fn submit(&mut self, request: Request) -> Result<Token, Refused> {
+        self.accept(request)
+    }
+
+    fn kick(&mut self) {
+        let Some(link) = &mut self.link else { return };
+        if !link.ring.publish() {
+            return;
+        }
+        self.stats.notifications += 1;
+        if let Err(errno) = self.xen.hal.send_event(link.port) {
+            // The port is ours and bound: the backend closed its end, and its
+            // state will say so.
+            log::debug!("{}: notification failed: {errno}", self.info.id);
+        }
+    }
+
+    fn poll(&mut self, budget: usize, done: &mut dyn FnMut(Completion)) -> usize {
+        self.reap(budget);
+        let mut handed = 0;
+        while handed < budget {
+            let Some(completion) = self.done.pop_front() else {
+                break;
+            };
+            handed += 1;
+            done(completion);
+        }
+        handed
+    }
+
+    fn arm(&mut self) -> Armed {
+        if !self.done.is_empty() {
+            return Armed::Poll;
+        }
+        let Some(link) = &self.link else {
+            return Armed::Sleep;
+        };
+        match link.ring.arm() {
+            Err(offence) => {
+                self.fail(offence);
+                Armed::Poll
+            }
+            Ok(true) => Armed::Poll,
+            Ok(false) if self.xen.events.is_masked(link.port) => {
+                let fired = self.xen.events.unmask(link.port);
+                if fired { Armed::Poll } else { Armed::Sleep }
+            }
+            Ok(false) => Armed::Sleep,
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.parents.len() - self.free_parents.len() + self.done.len()
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.stats
+    }
+}

@@ -1,0 +1,25 @@
+//! The block frontend (`io/blkif.h`).
+//!
+//! [`Front`] is the data path: a [`firn_block::Queue`] over the shared ring
+//! that never waits, never allocates per request and makes no hypercall but the
+//! notification that the ring asks for. [`Vbd`] is the control path: an `async`
+//! task per device that shakes hands with the backend, follows its changes and
+//! closes in good order.
+
+mod buffers;
+mod close;
+mod complete;
+mod connect;
+mod features;
+mod front;
+mod offence;
+mod ring;
+mod shadow;
+mod submit;
+mod vbd;
+
+pub use connect::ConnectError;
+pub use features::{Features, MAX_RING_ORDER};
+pub use front::Front;
+pub use offence::Offence;
+pub use vbd::{Vbd, VbdConfig, VbdReport};

@@ -1,0 +1,359 @@
+//! From an accepted request to entries on the ring.
+
+use super::front::{Front, Indirect, Link, Parent};
+use super::shadow::Piece;
+use crate::Xen;
+use crate::grant::Access;
+use crate::hal::Hal;
+use crate::wire::blkif::{
+    self, DISCARD_SECURE, MAX_INDIRECT_PAGES, MAX_SEGMENTS, Operation, RequestDiscard,
+    RequestIndirect, SEGMENTS_PER_INDIRECT_PAGE, Segment,
+};
+use firn_block::{
+    Buffer, Durability, IoError, Op, PAGE, Refused, Request, SECTOR, Stats, Token, Why,
+};
+use zerocopy::IntoBytes;
+
+const SECTORS_PER_PAGE: usize = PAGE / SECTOR as usize;
+
+/// What happened to the head of the unsent queue.
+enum Sent {
+    /// A piece is on the ring; more of the request may be left.
+    Piece,
+    /// Nothing could be sent now; a completion will make room.
+    Later,
+    /// It cannot be sent at all.
+    Never(IoError),
+}
+
+impl<H: Hal> Front<H> {
+    /// Checks a request against what the disk is, before anything else happens.
+    fn check(&self, request: &Request) -> Result<(), Why> {
+        if !self.gate.is_open() {
+            return Err(Why::NotLive(self.gate.state()));
+        }
+        if request.op.modifies() && self.info.read_only {
+            return Err(Why::ReadOnly);
+        }
+        match request.op {
+            Op::Flush if self.info.durability == Durability::None => {
+                return Err(Why::Unsupported(request.op));
+            }
+            Op::Flush => return Ok(()),
+            Op::Discard { secure } => {
+                let offered = self.info.discard.is_some_and(|d| d.secure || !secure);
+                if !offered {
+                    return Err(Why::Unsupported(request.op));
+                }
+            }
+            Op::Read | Op::Write => {}
+        }
+        self.check_range(request)?;
+        if request.op.has_data() {
+            self.check_buffer(request)?;
+        }
+        Ok(())
+    }
+
+    fn check_range(&self, request: &Request) -> Result<(), Why> {
+        let capacity = self.info.capacity;
+        let end = request.sector.checked_add(request.sectors);
+        if request.sectors == 0 || end.is_none_or(|end| end > capacity) {
+            return Err(Why::OutOfRange { capacity });
+        }
+        let unit = self.info.logical_block;
+        let sectors = u64::from(unit) / SECTOR;
+        if !request.sector.is_multiple_of(sectors) || !request.sectors.is_multiple_of(sectors) {
+            return Err(Why::Misaligned { unit });
+        }
+        Ok(())
+    }
+
+    fn check_buffer(&self, request: &Request) -> Result<(), Why> {
+        let buffer = request.buffer.as_ref().ok_or(Why::NoRoomInBuffer)?;
+        if !self.buffers.owns(buffer) {
+            return Err(Why::ForeignBuffer);
+        }
+        let unit = self.info.logical_block;
+        if !request.offset.is_multiple_of(unit as usize) {
+            return Err(Why::Misaligned { unit });
+        }
+        let room = buffer.region().len().checked_sub(request.offset);
+        if room.is_none_or(|room| request.bytes() > room as u64) {
+            return Err(Why::NoRoomInBuffer);
+        }
+        Ok(())
+    }
+
+    pub(super) fn accept(&mut self, request: Request) -> Result<Token, Refused> {
+        if let Err(why) = self.check(&request) {
+            return Err(Refused { why, request });
+        }
+        let Some(index) = self.free_parents.pop() else {
+            self.stats.full += 1;
+            let why = Why::Full;
+            return Err(Refused { why, request });
+        };
+        let token = self.new_token();
+        self.parents[usize::from(index)] = Some(Parent {
+            token,
+            request,
+            sent: 0,
+            all_sent: false,
+            outstanding: 0,
+            error: None,
+            withhold: false,
+        });
+        self.stats.submitted += 1;
+        self.unsent.push_back(index);
+        self.fill();
+        Ok(Token::new(token))
+    }
+
+    /// Puts unsent pieces on the ring, oldest first, while there is room.
+    pub(super) fn fill(&mut self) {
+        while let Some(&index) = self.unsent.front() {
+            match self.send_piece(index) {
+                Sent::Piece => {}
+                Sent::Later => return,
+                Sent::Never(error) => {
+                    if let Some(parent) = &mut self.parents[usize::from(index)] {
+                        parent.all_sent = true;
+                        parent.error.get_or_insert(error);
+                    }
+                }
+            }
+            let parent = self.parents[usize::from(index)].as_ref();
+            if parent.is_none_or(|parent| parent.all_sent) {
+                self.unsent.pop_front();
+                self.finish_parent(index);
+            }
+        }
+    }
+
+    fn send_piece(&mut self, index: u16) -> Sent {
+        let Some(link) = &mut self.link else {
+            return Sent::Later;
+        };
+        let Some(parent) = &mut self.parents[usize::from(index)] else {
+            return Sent::Later;
+        };
+        if parent.error.is_some() {
+            // An earlier piece failed: the rest is not worth sending.
+            parent.all_sent = true;
+            return Sent::Piece;
+        }
+        if link.ring.free() == 0 {
+            return Sent::Later;
+        }
+        let Some(slot) = link.shadow.take() else {
+            return Sent::Later;
+        };
+        let sent = match parent.request.op {
+            Op::Read | Op::Write => {
+                let buffers = &self.buffers;
+                let scratch = &mut self.scratch;
+                let permanent = |buffer: &Buffer, page| buffers.permanent(buffer, page);
+                let described = describe(&self.xen, link, slot, parent, scratch, permanent);
+                self.stats.grant_operations += link.shadow.grants(slot).len() as u64;
+                match described {
+                    0 => nothing_described(link),
+                    sectors => {
+                        push_data(link, self.number, slot, index, parent, scratch);
+                        parent.sent += sectors;
+                        parent.all_sent = parent.sent == parent.request.sectors;
+                        Sent::Piece
+                    }
+                }
+            }
+            Op::Flush => {
+                push_flush(link, self.number, slot, index, self.info.durability);
+                parent.all_sent = true;
+                Sent::Piece
+            }
+            Op::Discard { secure } => {
+                push_discard(link, self.number, slot, index, parent, secure);
+                parent.all_sent = true;
+                Sent::Piece
+            }
+        };
+        if matches!(sent, Sent::Piece) {
+            parent.outstanding += 1;
+            count(&mut self.stats);
+        } else {
+            link.shadow.put_back(slot);
+        }
+        sent
+    }
+}
+
+fn count(stats: &mut Stats) {
+    stats.ring_requests += 1;
+}
+
+/// No page could be granted: completions give references back, unless nothing
+/// is in flight.
+fn nothing_described(link: &Link) -> Sent {
+    if link.ring.size() > link.ring.free() {
+        Sent::Later
+    } else {
+        Sent::Never(IoError::DeviceFailed("no grant references left"))
+    }
+}
+
+/// Describes the next part of a request as segments, with a grant for each
+/// page: permanent ones, or ones that end with the piece. Returns how many
+/// sectors that covers; fewer than fit where references ran out.
+fn describe<H: Hal>(
+    xen: &Xen<H>,
+    link: &mut Link,
+    slot: u16,
+    parent: &Parent,
+    segments: &mut alloc::vec::Vec<Segment>,
+    permanent: impl Fn(&Buffer, usize) -> Option<crate::wire::grant_table::GrantRef>,
+) -> u64 {
+    segments.clear();
+    let Some(buffer) = &parent.request.buffer else {
+        return 0;
+    };
+    let access = match parent.request.op {
+        Op::Write => Access::Read,
+        _ => Access::ReadWrite,
+    };
+    let start = parent.request.offset / SECTOR as usize;
+    let mut sector = start + usize::try_from(parent.sent).unwrap_or(usize::MAX);
+    let end = start + usize::try_from(parent.request.sectors).unwrap_or(0);
+    let mut covered = 0;
+    while sector < end && segments.len() < link.segments {
+        let page = sector / SECTORS_PER_PAGE;
+        let grant = permanent(buffer, page).or_else(|| {
+            let region = buffer.region();
+            let grant = xen.grant_page(link.backend, region, page, access, "blk data");
+            let grant = grant.ok()?;
+            link.shadow.grants(slot).push(grant);
+            Some(grant)
+        });
+        let Some(grant) = grant else { break };
+        let first = sector % SECTORS_PER_PAGE;
+        let count = (SECTORS_PER_PAGE - first).min(end - sector);
+        segments.push(Segment {
+            gref: grant.0,
+            first_sect: first as u8,
+            last_sect: (first + count - 1) as u8,
+            pad: 0,
+        });
+        sector += count;
+        covered += count as u64;
+    }
+    covered
+}
+
+fn push_data(
+    link: &mut Link,
+    handle: u32,
+    slot: u16,
+    index: u16,
+    parent: &Parent,
+    segments: &[Segment],
+) {
+    let operation = match parent.request.op {
+        Op::Write => Operation::WRITE,
+        _ => Operation::READ,
+    };
+    let sector_number = parent.request.sector + parent.sent;
+    let piece = Piece {
+        parent: index,
+        operation,
+    };
+    let id = link.shadow.start(slot, piece);
+    if segments.len() <= MAX_SEGMENTS {
+        let mut request = request(operation, handle, id);
+        request.nr_segments = segments.len() as u8;
+        request.sector_number = sector_number;
+        request.seg[..segments.len()].copy_from_slice(segments);
+        link.ring.push(request.as_bytes());
+    } else if let Some(indirect) = &link.indirect {
+        let request = RequestIndirect {
+            operation: Operation::INDIRECT.0,
+            indirect_op: operation.0,
+            nr_segments: segments.len() as u16,
+            pad: 0,
+            id,
+            sector_number,
+            handle: handle as u16,
+            pad2: 0,
+            indirect_grefs: fill_indirect(indirect, slot, segments),
+            pad3: 0,
+        };
+        link.ring.push(request.as_bytes());
+    }
+}
+
+/// Writes segments to the slot's own indirect pages; the pages' grants.
+fn fill_indirect(
+    indirect: &Indirect,
+    slot: u16,
+    segments: &[Segment],
+) -> [u32; MAX_INDIRECT_PAGES] {
+    let first = usize::from(slot) * indirect.pages_per_slot;
+    let mut grants = [0; MAX_INDIRECT_PAGES];
+    for (page, chunk) in segments.chunks(SEGMENTS_PER_INDIRECT_PAGE).enumerate() {
+        let at = (first + page) * PAGE;
+        indirect.memory.copy_in(at, chunk.as_bytes());
+        grants[page] = indirect.grants[first + page].0;
+    }
+    grants
+}
+
+fn push_flush(link: &mut Link, handle: u32, slot: u16, index: u16, durability: Durability) {
+    let operation = match durability {
+        // An empty barrier makes everything before it durable.
+        Durability::Barrier => Operation::WRITE_BARRIER,
+        Durability::Flush | Durability::None => Operation::FLUSH_DISKCACHE,
+    };
+    let piece = Piece {
+        parent: index,
+        operation,
+    };
+    let id = link.shadow.start(slot, piece);
+    link.ring.push(request(operation, handle, id).as_bytes());
+}
+
+fn push_discard(
+    link: &mut Link,
+    handle: u32,
+    slot: u16,
+    index: u16,
+    parent: &Parent,
+    secure: bool,
+) {
+    let operation = Operation::DISCARD;
+    let piece = Piece {
+        parent: index,
+        operation,
+    };
+    let request = RequestDiscard {
+        operation: operation.0,
+        flag: if secure { DISCARD_SECURE } else { 0 },
+        handle: handle as u16,
+        pad: 0,
+        id: link.shadow.start(slot, piece),
+        sector_number: parent.request.sector,
+        nr_sectors: parent.request.sectors,
+    };
+    link.ring.push(request.as_bytes());
+}
+
+/// A request without segments. The handle is 16 bits of the device number, as
+/// all frontends send it; backends go by the ring.
+fn request(operation: Operation, handle: u32, id: u64) -> blkif::Request {
+    blkif::Request {
+        operation: operation.0,
+        nr_segments: 0,
+        handle: handle as u16,
+        pad: 0,
+        id,
+        sector_number: 0,
+        seg: [Segment::default(); MAX_SEGMENTS],
+    }
+}

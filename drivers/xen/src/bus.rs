@@ -1,0 +1,137 @@
+//! The bus: finds devices below `device/`, and gives each its task.
+
+use crate::Xen;
+use crate::blkfront::{ConnectError, Vbd, VbdConfig};
+use crate::hal::Hal;
+use crate::store::{Store, StoreError};
+use crate::trace::Source;
+use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use firn_block::DiskId;
+use firn_task::{Executor, Signal, race};
+
+const VBDS: &str = "device/vbd";
+
+/// All devices of this domain.
+pub struct Bus<H: Hal> {
+    xen: Rc<Xen<H>>,
+    store: Store<H>,
+    config: VbdConfig,
+    executor: Rc<Executor>,
+    vbds: RefCell<BTreeMap<u32, Rc<Vbd<H>>>>,
+    unusable: RefCell<BTreeMap<u32, ConnectError>>,
+    changed: Rc<Signal>,
+}
+
+impl<H: Hal + 'static> Bus<H> {
+    /// A bus without devices yet; [`Bus::run`] finds them. Device tasks are
+    /// spawned on `executor`.
+    #[must_use]
+    pub fn new(
+        xen: &Rc<Xen<H>>,
+        store: &Store<H>,
+        executor: &Rc<Executor>,
+        config: VbdConfig,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            xen: xen.clone(),
+            store: store.clone(),
+            config,
+            executor: executor.clone(),
+            vbds: RefCell::new(BTreeMap::new()),
+            unusable: RefCell::new(BTreeMap::new()),
+            changed: Rc::new(Signal::new()),
+        })
+    }
+
+    /// Notified when a device came, went or changed its state.
+    #[must_use]
+    pub const fn changed(&self) -> &Rc<Signal> {
+        &self.changed
+    }
+
+    /// The block devices, by number.
+    #[must_use]
+    pub fn vbds(&self) -> Vec<Rc<Vbd<H>>> {
+        self.vbds.borrow().values().cloned().collect()
+    }
+
+    /// Calls `visit` for each block device, without allocating.
+    pub fn for_each(&self, mut visit: impl FnMut(&Vbd<H>)) {
+        for vbd in self.vbds.borrow().values() {
+            visit(vbd);
+        }
+    }
+
+    /// The disk of that name.
+    #[must_use]
+    pub fn find(&self, id: DiskId) -> Option<Rc<Vbd<H>>> {
+        let vbds = self.vbds.borrow();
+        vbds.values().find(|vbd| vbd.id() == id).cloned()
+    }
+
+    /// Devices whose number names no disk.
+    #[must_use]
+    pub fn unusable(&self) -> Vec<ConnectError> {
+        self.unusable.borrow().values().cloned().collect()
+    }
+
+    /// Follows the list of devices for as long as xenstore works.
+    ///
+    /// # Errors
+    /// What made xenstore unusable.
+    pub async fn run(self: Rc<Self>) -> Result<(), StoreError> {
+        let mut watch = self.store.watch(VBDS).await?;
+        loop {
+            let seen = self.changed.seen();
+            let names = match self.store.directory(VBDS).await {
+                Ok(names) => names,
+                Err(error) if error.is_missing() => Vec::new(),
+                Err(error) => return Err(error),
+            };
+            let numbers: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
+            self.update(&numbers);
+            race(watch.changed(), self.changed.changed(seen)).await;
+        }
+    }
+
+    fn update(&self, numbers: &[u32]) {
+        for vbd in self.vbds() {
+            if !numbers.contains(&vbd.number()) {
+                vbd.remove();
+            }
+            // One that came back meanwhile is found again below.
+            if vbd.is_removed() && vbd.has_ended() {
+                self.vbds.borrow_mut().remove(&vbd.number());
+                self.changed.notify();
+            }
+        }
+        self.unusable
+            .borrow_mut()
+            .retain(|number, _| numbers.contains(number));
+        for &number in numbers {
+            let is_new = !self.vbds.borrow().contains_key(&number)
+                && !self.unusable.borrow().contains_key(&number);
+            if is_new {
+                self.add(number);
+            }
+        }
+    }
+
+    fn add(&self, number: u32) {
+        self.xen.record(Source::Bus, "new vbd", number.into());
+        match Vbd::new(&self.xen, &self.store, self.config, number, &self.changed) {
+            Ok(vbd) => {
+                self.executor.spawn(vbd.clone().run());
+                self.vbds.borrow_mut().insert(number, vbd);
+            }
+            Err(error) => {
+                log::error!("device/vbd/{number}: {error}");
+                self.unusable.borrow_mut().insert(number, error);
+            }
+        }
+        self.changed.notify();
+    }
+}
