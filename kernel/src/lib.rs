@@ -8,6 +8,7 @@
 
 #![no_std]
 
+extern crate alloc;
 #[cfg(any(test, not(firn_bare)))]
 extern crate std;
 
@@ -17,6 +18,7 @@ pub mod bootinfo;
 pub mod clock;
 pub mod cmdline;
 pub mod console;
+pub mod exec;
 pub mod host;
 pub mod mm;
 pub mod power;

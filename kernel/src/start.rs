@@ -6,6 +6,9 @@ use core::panic::PanicInfo;
 use crate::arch::{self, cpu};
 use crate::bootinfo::{BootInfo, EntryKind};
 use crate::console::{self, Emergency};
+use firn_task::Time;
+
+use crate::exec::MainLoop;
 use crate::host::{self, Hypervisor};
 use crate::{cmdline, mm, power};
 
@@ -41,14 +44,29 @@ fn bring_up(kind: EntryKind, info: u64, entry_tsc: u64) -> Result<(), Failed> {
     if let Some(memory) = mm::report() {
         log::info!("memory: {memory:?}");
     }
-    log::debug!("jobs: '{jobs}'");
     match hypervisor {
-        Hypervisor::Xen { .. } => Ok(()),
+        Hypervisor::Xen { .. } => run_on_xen(jobs),
         other => {
             log::error!("{other} is under this guest: firn needs Xen; start it by `xl create`");
             Err(Failed)
         }
     }
+}
+
+fn run_on_xen(jobs: &str) -> Result<(), Failed> {
+    host::xen::init();
+    let xen = host::xen::connect().map_err(|e| failed("Xen", &e))?;
+    log::info!("Xen {}, clock and events are up", xen.version());
+    let main_loop = MainLoop::new(xen.clone()).map_err(|e| failed("timer", &e))?;
+    log::debug!("jobs: '{jobs}'");
+    let deadline = xen.now() + core::time::Duration::from_millis(300);
+    let time = xen.clone();
+    main_loop.drivers.spawn(async move {
+        firn_task::sleep_until(time.clone(), deadline).await;
+        log::info!("slept");
+    });
+    main_loop.run_until(|| main_loop.drivers.is_empty());
+    Ok(())
 }
 
 fn failed(what: &str, why: &dyn core::fmt::Display) -> Failed {

@@ -1,10 +1,13 @@
 //! The hypercall instruction of Xen: `vmcall` on Intel, `vmmcall` on AMD.
 //!
 //! Calling convention (Xen, `public/arch-x86/xen-x86_64.h`): number in RAX,
-//! arguments in RDI RSI RDX R10 R8, result in RAX; no other register changes.
+//! arguments in RDI RSI RDX (R10 R8 unused here), result in RAX; no other register changes.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, Ordering};
+
+use firn_xen::hypercall::Hypercall;
+use firn_xen::wire::errno::Errno;
 
 use super::cpu;
 
@@ -22,25 +25,39 @@ pub fn init() {
     );
 }
 
-/// Makes Xen hypercall `number`.
+/// Makes a hypercall of Xen.
+///
+/// # Errors
+/// The error number that Xen returned.
+pub fn xen(mut call: Hypercall<'_>) -> Result<u64, Errno> {
+    let registers = call.registers();
+    // SAFETY: pointers among the arguments come from borrows inside `call`,
+    // which is still alive and has the type that the hypercall expects. What
+    // changes the memory map (`AddToPhysmap`) is aimed at frames outside RAM by
+    // `Hal::fixed`. Without Xen the instruction faults.
+    Errno::check(unsafe { raw(registers.number(), registers.args()) })
+}
+
+/// Executes the instruction.
 ///
 /// # Safety
-/// Memory that `arguments` point to is what this hypercall expects, and may be
-/// read and written by the hypervisor during the call. Xen is the hypervisor.
-pub unsafe fn call(number: u32, arguments: [u64; 5]) -> i64 {
+/// Memory that `args` point to is what hypercall `number` expects, and may be
+/// read and written by the hypervisor during the call.
+unsafe fn raw(number: u32, args: [u64; 3]) -> i64 {
     let result: u64;
-    let [a, b, c, d, e] = arguments;
+    let [a, b, c] = args;
+    let number = u64::from(number);
     if USE_VMMCALL.load(Ordering::Relaxed) {
         // SAFETY: the caller vouches for the arguments; memory is clobbered.
         unsafe {
-            asm!("vmmcall", inlateout("rax") u64::from(number) => result, in("rdi") a, in("rsi") b,
-                 in("rdx") c, in("r10") d, in("r8") e, options(nostack));
+            asm!("vmmcall", inlateout("rax") number => result, in("rdi") a, in("rsi") b,
+                 in("rdx") c, options(nostack));
         }
     } else {
         // SAFETY: as above.
         unsafe {
-            asm!("vmcall", inlateout("rax") u64::from(number) => result, in("rdi") a, in("rsi") b,
-                 in("rdx") c, in("r10") d, in("r8") e, options(nostack));
+            asm!("vmcall", inlateout("rax") number => result, in("rdi") a, in("rsi") b,
+                 in("rdx") c, options(nostack));
         }
     }
     result.cast_signed()

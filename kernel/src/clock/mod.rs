@@ -32,3 +32,8 @@ pub fn now_ns() -> u64 {
         .get()
         .map_or(0, |source| CLOCK.advance_to(source.now_ns()))
 }
+
+/// The source's time when the clock will read `ns`: for the hypervisor's timer.
+pub fn to_source(ns: u64) -> u64 {
+    CLOCK.source_time(ns)
+}

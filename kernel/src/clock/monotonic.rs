@@ -29,6 +29,11 @@ impl Monotonic {
             .fetch_max(elapsed, Ordering::Relaxed)
             .max(elapsed)
     }
+
+    /// The source's time when this clock reads `value`.
+    pub fn source_time(&self, value: u64) -> u64 {
+        self.start.load(Ordering::Relaxed).saturating_add(value)
+    }
 }
 
 impl Default for Monotonic {
@@ -49,6 +54,7 @@ mod tests {
         clock.start_at(1000);
         assert_eq!(clock.advance_to(900), 0);
         assert_eq!(clock.advance_to(1500), 500);
+        assert_eq!(clock.source_time(500), 1500);
     }
 
     proptest! {

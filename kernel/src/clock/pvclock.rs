@@ -19,8 +19,12 @@ pub struct Sample {
 impl Sample {
     /// System time in nanoseconds when the TSC reads `tsc`; at least the time
     /// of the update, and saturating whatever the factors are.
+    ///
+    /// Both TSC values wrap around: a guest's TSC starts near zero, and the
+    /// update may lie before that.
     pub fn ns_at(&self, tsc: u64) -> u64 {
-        let cycles = u128::from(tsc.saturating_sub(self.tsc_timestamp));
+        let elapsed = tsc.wrapping_sub(self.tsc_timestamp).cast_signed();
+        let cycles = u128::from(elapsed.max(0).cast_unsigned());
         let by = u32::from(self.shift.unsigned_abs()).min(64);
         let shifted = if self.shift < 0 {
             cycles >> by
@@ -91,6 +95,15 @@ mod tests {
     #[test]
     fn a_tsc_behind_the_update_counts_as_the_update() {
         assert_eq!(GHZ_2.ns_at(3), 5_000);
+    }
+
+    #[test]
+    fn an_update_before_the_guests_tsc_started_counts_through_zero() {
+        let early = Sample {
+            tsc_timestamp: u64::MAX - 999,
+            ..GHZ_2
+        };
+        assert_eq!(early.ns_at(1000), 6_000);
     }
 
     #[test]

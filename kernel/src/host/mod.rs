@@ -1,5 +1,7 @@
 //! The hypervisor under us: which one it is, and its services for drivers.
 
 mod detect;
+#[cfg(firn_bare)]
+pub mod xen;
 
 pub use detect::{Hypervisor, detect};

@@ -1,8 +1,9 @@
 //! Memory on the bare machine: bringing it up, and the kernel's own instances.
 
 use core::ops::Range;
-use core::ptr;
+use core::ptr::{self, NonNull};
 
+use firn_block::shm::Region;
 use spin::{Mutex, Once};
 
 use super::paging::{self, Part};
@@ -17,6 +18,9 @@ static MEMORIES: Memories = Memories::new();
 static FRAMES: Mutex<Frames> = Mutex::new(Frames::empty());
 static WINDOWS: Once<Windows> = Once::new();
 static PLAN: Once<Plan> = Once::new();
+
+/// What the direct map covers, from zero.
+const DIRECT_MAP_END: u64 = 4 << 30;
 
 // Symbols of `boot/linker.ld`: only their addresses mean anything.
 unsafe extern "C" {
@@ -40,7 +44,7 @@ pub struct BootPhysMemory;
 impl PhysMemory for BootPhysMemory {
     fn read(&self, addr: u64, into: &mut [u8]) -> bool {
         let end = addr.checked_add(into.len() as u64);
-        if addr == 0 || end.is_none_or(|end| end > 4 << 30) {
+        if addr == 0 || end.is_none_or(|end| end > DIRECT_MAP_END) {
             return false;
         }
         let from = (BOOT_WINDOW + addr) as *const u8;
@@ -104,30 +108,59 @@ fn direct(physical: &Range<u64>) -> Range<usize> {
     (BOOT_WINDOW + physical.start) as usize..(BOOT_WINDOW + physical.end) as usize
 }
 
-/// The physical address behind `addr`, if it is ours.
-pub fn physical_address(addr: u64) -> Option<u64> {
-    WINDOWS.get()?.physical(addr)
-}
-
-/// `count` zeroed, contiguous pages of boot memory.
+/// `pages` contiguous pages of zeros, in boot memory, to be shared.
 ///
 /// # Errors
 /// [`FrameError::Exhausted`].
-pub fn allocate_pages(count: u64) -> Result<*mut u8, FrameError> {
-    let start = FRAMES.lock().allocate(count)?;
-    let pages = (BOOT_WINDOW + start) as *mut u8;
-    // SAFETY: fresh frames, inside the direct map.
-    unsafe { pages.write_bytes(0, (count * PAGE) as usize) };
-    Ok(pages)
+pub fn allocate_shared(pages: usize) -> Result<Region, FrameError> {
+    let start = FRAMES.lock().allocate(pages as u64)?;
+    let region = direct_region(start, pages);
+    region.zero(0, region.len());
+    Ok(region)
 }
 
-/// Gives pages of [`allocate_pages`] back.
+/// Takes back a region of [`allocate_shared`] that nobody else can reach.
 ///
 /// # Errors
 /// [`FrameError::NotOurs`], [`FrameError::Fragmented`].
-pub fn free_pages(pages: *mut u8, count: u64) -> Result<(), FrameError> {
-    let start = (pages as u64).wrapping_sub(BOOT_WINDOW);
-    FRAMES.lock().free(start, count)
+pub fn free_shared(region: &Region) -> Result<(), FrameError> {
+    let start = (region.addr() as u64).wrapping_sub(BOOT_WINDOW);
+    FRAMES.lock().free(start, region.page_count() as u64)
+}
+
+/// The `count` frames from `first` on, which are no RAM of ours: the
+/// hypervisor's hole, or pages that the toolstack set up. `None` if they are
+/// beyond the direct map or overlap memory that has another use.
+pub fn foreign_frames(first: u64, count: usize) -> Option<Region> {
+    let start = first.checked_mul(PAGE)?;
+    let end = start.checked_add((count as u64).checked_mul(PAGE)?)?;
+    let plan = PLAN.get()?;
+    let image = symbol!(firn_image_start)..symbol!(firn_image_end);
+    let ours = [&plan.frames, &plan.boot_heap, &plan.job, &image];
+    let overlaps = |r: &&Range<u64>| r.start < end && start < r.end;
+    if end > DIRECT_MAP_END || ours.iter().any(overlaps) {
+        return None;
+    }
+    Some(direct_region(start, count))
+}
+
+/// A region of the direct map. Private: callers vouch for the frames.
+fn direct_region(start: u64, pages: usize) -> Region {
+    let base = NonNull::new((BOOT_WINDOW + start) as *mut u8).unwrap_or(NonNull::dangling());
+    // SAFETY: the callers pass frames inside the direct map, which is never
+    // unmapped; they are either fresh from the allocator or no memory of ours,
+    // so all access is through regions.
+    unsafe { Region::new(base, pages * PAGE as usize) }
+}
+
+/// The frame number behind `addr`, if it is ours.
+pub fn frame_of(addr: usize) -> Option<u64> {
+    WINDOWS.get()?.frame(addr as u64)
+}
+
+/// Where the hypervisor's own pages go: physical addresses.
+pub fn hole() -> Range<u64> {
+    PLAN.get().map_or(0..0, |plan| plan.hole.clone())
 }
 
 /// Makes `which` the memory of all allocations until the guard is dropped.

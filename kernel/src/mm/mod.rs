@@ -25,8 +25,8 @@ pub use window::{BOOT_WINDOW, IMAGE_WINDOW, JOB_WINDOW, Windows};
 
 #[cfg(firn_bare)]
 pub use bare::{
-    BootPhysMemory, Report, allocate_pages, counts, enter, free_pages, init, physical_address,
-    report,
+    BootPhysMemory, Report, allocate_shared, counts, enter, foreign_frames, frame_of, free_shared,
+    hole, init, report,
 };
 
 /// Bytes of a page.

@@ -14,6 +14,11 @@ const DIRECT_MAP_END: u64 = 4 << 30;
 const BOOT_PART: u64 = 8;
 /// ...but no less and no more than this.
 const BOOT_BYTES: Range<u64> = 6 << 20..64 << 20;
+/// Where the hypervisor's own pages go: below the local APIC and what a
+/// toolstack puts at the end of the first 4 GiB.
+const HOLES: Range<u64> = 0xf000_0000..0xfe00_0000;
+/// Bytes of the hole: 256 frames.
+const HOLE_BYTES: u64 = 1 << 20;
 /// A job memory smaller than this is of no use.
 const JOB_MIN: u64 = 4 << 20;
 
@@ -30,6 +35,9 @@ pub struct Plan {
     pub boot_heap: Range<u64>,
     /// Job memory: one run, aligned to large pages.
     pub job: Range<u64>,
+    /// Room for the hypervisor's own pages, inside the direct map: outside RAM,
+    /// always at the same place, unless the machine has RAM everywhere.
+    pub hole: Range<u64>,
 }
 
 /// Why memory cannot be divided.
@@ -89,6 +97,17 @@ impl Plan {
         for module in modules {
             free.remove(&outward(module.start, module.start + module.size))?;
         }
+        let hole = match find_hole(entries) {
+            Some(hole) => hole,
+            // RAM all over the first 4 GiB: give up some of it. Xen drops the
+            // page that was there when it maps one of its own.
+            None => free
+                .take(HOLE_BYTES, PAGE, DIRECT_MAP_END)
+                .ok_or(MemoryError::TooLittle {
+                    usable,
+                    part: "the hypervisor's pages",
+                })?,
+        };
         let too_little = |part| MemoryError::TooLittle { usable, part };
         let reach = |r: Range<u64>| r.end.min(DIRECT_MAP_END).saturating_sub(r.start);
         let largest_in_reach = free.iter().map(reach).max().unwrap_or(0);
@@ -111,6 +130,7 @@ impl Plan {
             frames: run.start..middle,
             boot_heap: middle..run.end,
             job,
+            hole,
         })
     }
 }
@@ -140,6 +160,19 @@ fn usable_ram(entries: &[MemoryEntry]) -> Result<Map, Full> {
         }
     }
     Ok(pages)
+}
+
+/// A place for the hypervisor's pages that no entry of the map knows.
+fn find_hole(entries: &[MemoryEntry]) -> Option<Range<u64>> {
+    let taken = |hole: &Range<u64>| {
+        entries
+            .iter()
+            .any(|e| e.start < hole.end && hole.start < e.start + e.size)
+    };
+    let starts = HOLES.step_by(HOLE_BYTES as usize);
+    starts
+        .map(|start| start..start + HOLE_BYTES)
+        .find(|hole| !taken(hole))
 }
 
 /// The pages that `start..end` touches.
@@ -214,6 +247,18 @@ mod tests {
         assert_eq!(plan.job, 34 * MIB..80 * MIB);
     }
 
+    #[test]
+    fn the_hole_is_fixed_unless_something_is_there() {
+        let hole = |map: &[MemoryEntry]| Plan::new(map, &[], IMAGE).expect("enough").hole;
+        assert_eq!(hole(&[ram(0, 64 * MIB)]), 0xf000_0000..0xf010_0000);
+        let taken = other(0xf000_0000, 0x1001);
+        assert_eq!(hole(&[ram(0, 64 * MIB), taken]), 0xf010_0000..0xf020_0000);
+        let everywhere = [ram(0, 0xfee0_0000)];
+        let plan = Plan::new(&everywhere, &[], IMAGE).expect("enough");
+        assert_eq!(plan.hole, 0x18_2000..0x28_2000);
+        assert_eq!(plan.frames.start, plan.hole.end);
+    }
+
     proptest! {
         /// Whatever the map: no part overlaps another, the image, a module or
         /// anything that is not RAM.
@@ -235,7 +280,7 @@ mod tests {
                 for e in entries.iter().filter(|e| e.kind != MemoryKind::Ram) {
                     taken.insert(e.start..e.start + e.size).expect("room");
                 }
-                for part in [plan.frames, plan.boot_heap, plan.job.clone()] {
+                for part in [plan.frames, plan.boot_heap, plan.hole, plan.job.clone()] {
                     prop_assert!(!taken.overlaps(&part));
                     taken.insert(part).expect("room");
                 }

@@ -1,0 +1,173 @@
+//! Xen under the drivers: hypercalls, shared memory, the clock, stopping.
+
+use alloc::rc::Rc;
+use core::mem::offset_of;
+use core::sync::atomic::Ordering::{Acquire, Relaxed};
+
+use firn_block::shm::Region;
+use firn_task::Instant;
+use firn_xen::hal::{Fixed, FixedFrames, HalExt};
+use firn_xen::hypercall::Hypercall;
+use firn_xen::wire::errno::Errno;
+use firn_xen::wire::misc::{SchedShutdown, ShutdownReason};
+use firn_xen::wire::shared_info::{SharedInfo, VcpuInfo, VcpuTimeInfo};
+use firn_xen::wire::{Gfn, hvm};
+use firn_xen::{Hal, SetupError, Xen};
+use spin::Once;
+
+use crate::arch::{cpu, hypercall};
+use crate::clock::{self, Sample, Source, read_stable};
+use crate::mm::{self, PAGE};
+use crate::power::{self, Stop};
+
+/// The vector of event upcalls. Any above the exceptions: the stubs of all
+/// interrupts do the same, and the local APIC is not involved
+/// (docs/adr/0002-interrupts.md).
+const UPCALL_VECTOR: u64 = 0x20;
+
+/// The machine as the Xen drivers see it.
+pub struct XenHal;
+
+impl Hal for XenHal {
+    fn hypercall(&self, call: Hypercall<'_>) -> Result<u64, Errno> {
+        hypercall::xen(call)
+    }
+
+    fn alloc_shared(&self, pages: usize) -> Option<Region> {
+        mm::allocate_shared(pages)
+            .inspect_err(|e| log::warn!("shared pages: {e}"))
+            .ok()
+    }
+
+    fn free_shared(&self, region: Region) {
+        if let Err(error) = mm::free_shared(&region) {
+            log::error!("shared pages: {error}");
+        }
+    }
+
+    fn gfn(&self, region: &Region, page: usize) -> Gfn {
+        let addr = region.addr() + page * PAGE as usize;
+        // Regions are made from mapped memory only, so this is never the
+        // fallback; frame ~0 is refused by the hypervisor.
+        Gfn(mm::frame_of(addr).unwrap_or(u64::MAX))
+    }
+
+    fn map_frames(&self, first: Gfn, count: usize) -> Option<Region> {
+        mm::foreign_frames(first.0, count)
+    }
+
+    fn fixed(&self, what: Fixed) -> FixedFrames {
+        let hole = mm::hole();
+        let first = hole.start / PAGE;
+        let frames = u32::try_from((hole.end - hole.start) / PAGE).unwrap_or(0);
+        match what {
+            Fixed::SharedInfo => FixedFrames {
+                first: Gfn(first),
+                count: frames.min(1),
+            },
+            Fixed::GrantTable => FixedFrames {
+                first: Gfn(first + 1),
+                count: frames.saturating_sub(1),
+            },
+        }
+    }
+
+    fn now(&self) -> Instant {
+        Instant::from_nanos(clock::now_ns())
+    }
+}
+
+/// The clock of the first vCPU, in the shared info page.
+struct XenClock {
+    shared_info: Region,
+    last: core::sync::atomic::AtomicU64,
+}
+
+impl XenClock {
+    /// Offset of `time` in the first vCPU's record.
+    const TIME: usize = offset_of!(SharedInfo, vcpu_info) + offset_of!(VcpuInfo, time);
+}
+
+impl Source for XenClock {
+    fn now_ns(&self) -> u64 {
+        let version = || self.shared_info.atomic_u32(Self::TIME).load(Acquire);
+        let copy = || {
+            let time: VcpuTimeInfo = self.shared_info.read(Self::TIME);
+            Sample {
+                version: time.version,
+                tsc_timestamp: time.tsc_timestamp,
+                system_time: time.system_time,
+                multiplier: time.tsc_to_system_mul,
+                shift: time.tsc_shift,
+            }
+        };
+        // A record that is never consistent means a broken hypervisor; time
+        // then stands still instead of hanging the guest.
+        match read_stable(version, copy) {
+            Ok(sample) => {
+                let now = sample.ns_at(cpu::tsc());
+                self.last.store(now, Relaxed);
+                now
+            }
+            Err(_) => self.last.load(Relaxed),
+        }
+    }
+}
+
+static CLOCK: Once<XenClock> = Once::new();
+
+/// Makes the hypervisor usable at all: hypercalls and a way to stop.
+pub fn init() {
+    hypercall::init();
+    power::set_host(shutdown);
+}
+
+/// Sets up the hypervisor's pages, the clock and the upcall.
+///
+/// # Errors
+/// [`SetupError`] or, for the upcall, what Xen said.
+pub fn connect() -> Result<Rc<Xen<XenHal>>, ConnectError> {
+    let xen = Xen::new(XenHal).map_err(ConnectError::Pages)?;
+    let shared_info = xen.events.shared_info().alias();
+    clock::start(CLOCK.call_once(|| XenClock {
+        shared_info,
+        last: 0.into(),
+    }));
+    xen.hal
+        .set_hvm_param(
+            hvm::PARAM_CALLBACK_IRQ,
+            hvm::CALLBACK_TYPE_VECTOR | UPCALL_VECTOR,
+        )
+        .map_err(ConnectError::Upcall)?;
+    Ok(xen)
+}
+
+/// The hypervisor could not be set up.
+#[derive(Clone, Copy, Debug)]
+pub enum ConnectError {
+    /// Its pages.
+    Pages(SetupError),
+    /// The vector of event upcalls.
+    Upcall(Errno),
+}
+
+impl core::fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Pages(error) => write!(f, "{error}"),
+            Self::Upcall(errno) => write!(f, "Xen refused an upcall vector: {errno}"),
+        }
+    }
+}
+
+/// Asks Xen to stop the domain; returns only if it does not.
+fn shutdown(how: Stop) {
+    let reason = match how {
+        Stop::PowerOff => ShutdownReason::POWEROFF,
+        Stop::Reboot => ShutdownReason::REBOOT,
+        Stop::Crash => ShutdownReason::CRASH,
+    };
+    let shutdown = SchedShutdown { reason: reason.0 };
+    // What Xen answers makes no difference: the caller halts either way.
+    let _ = hypercall::xen(Hypercall::Shutdown(&shutdown));
+}
