@@ -57,7 +57,7 @@ pub fn read_stable(
     for _ in 0..TRIES {
         let before = version();
         let sample = copy();
-        if before % 2 == 0 && version() == before {
+        if before.is_multiple_of(2) && version() == before {
             return Ok(Sample {
                 version: before,
                 ..sample

@@ -69,6 +69,13 @@ struct Arena {
     head: Option<&'static mut Head>,
 }
 
+impl Arena {
+    const NONE: Self = Self {
+        memory: 0..0,
+        head: None,
+    };
+}
+
 /// Both memories; the kernel has one of these as its global allocator.
 pub struct Memories {
     arenas: [Mutex<Arena>; 2],
@@ -78,12 +85,8 @@ pub struct Memories {
 impl Memories {
     /// Without any memory: every allocation fails.
     pub const fn new() -> Self {
-        const NONE: Mutex<Arena> = Mutex::new(Arena {
-            memory: 0..0,
-            head: None,
-        });
         Self {
-            arenas: [NONE; 2],
+            arenas: [Mutex::new(Arena::NONE), Mutex::new(Arena::NONE)],
             running: AtomicU8::new(Memory::Boot as u8),
         }
     }
@@ -235,10 +238,14 @@ mod tests {
     /// Two arenas of [`PAGES`] pages each, leaked.
     fn memories() -> (&'static Memories, [Range<usize>; 2]) {
         #[repr(align(4096))]
-        struct Pages([u8; PAGES * PAGE as usize]);
+        struct Pages {
+            _bytes: [u8; PAGES * PAGE as usize],
+        }
         let memories = Box::leak(Box::new(Memories::new()));
         let ranges = [Memory::Boot, Memory::Job].map(|which| {
-            let pages: *mut Pages = Box::into_raw(Box::new(Pages([0; PAGES * PAGE as usize])));
+            let pages: *mut Pages = Box::into_raw(Box::new(Pages {
+                _bytes: [0; PAGES * PAGE as usize],
+            }));
             let start = pages.expose_provenance();
             let range = start..start + size_of::<Pages>();
             // SAFETY: a fresh, leaked, page-aligned allocation.
@@ -304,10 +311,8 @@ mod tests {
         };
         assert!(boot.contains(&grown.addr()));
         // SAFETY: the first 16 of 4000 bytes were written before growing.
-        assert_eq!(
-            unsafe { core::slice::from_raw_parts(grown, 16) },
-            [0x5a; 16]
-        );
+        let kept = unsafe { core::slice::from_raw_parts(grown, 16) };
+        assert_eq!(kept, [0x5a; 16]);
         assert_eq!(memories.counts(Memory::Job).allocations, 0);
     }
 

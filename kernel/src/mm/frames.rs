@@ -97,7 +97,7 @@ impl Frames {
             .checked_mul(PAGE)
             .and_then(|b| start.checked_add(b))
             .ok_or(not_ours)?;
-        let inside = self.pool.start <= start && end <= self.pool.end && start % PAGE == 0;
+        let inside = self.pool.start <= start && end <= self.pool.end && start.is_multiple_of(PAGE);
         if !inside || self.free.overlaps(&(start..end)) {
             return Err(not_ours);
         }

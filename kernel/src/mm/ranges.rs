@@ -122,7 +122,7 @@ mod tests {
         for range in [10..20, 30..40, 20..30] {
             set.insert(range).expect("room");
         }
-        assert_eq!(set.iter().collect::<Vec<_>>(), [10..40]);
+        assert!(set.iter().eq(core::iter::once(10..40)));
         set.remove(&(15..25)).expect("room");
         assert_eq!(set.iter().collect::<Vec<_>>(), [10..15, 25..40]);
         assert_eq!(set.total(), 20);

@@ -123,7 +123,7 @@ fn write_backtrace(out: &mut impl Write, mut frame_pointer: u64) -> fmt::Result 
 fn stack_frame(frame_pointer: u64) -> Option<(u64, u64)> {
     let stacks = stacks::range();
     let inside = stacks.contains(&frame_pointer) && stacks.contains(&(frame_pointer + 15));
-    if !inside || frame_pointer % 8 != 0 || stacks::is_guard(frame_pointer) {
+    if !inside || !frame_pointer.is_multiple_of(8) || stacks::is_guard(frame_pointer) {
         return None;
     }
     let words = frame_pointer as *const [u64; 2];
