@@ -89,6 +89,12 @@ impl<H: Hal + 'static> Bus<H> {
             let names = match self.store.directory(VBDS).await {
                 Ok(names) => names,
                 Err(error) if error.is_missing() => Vec::new(),
+                Err(error) if error.is_lost_connection() => {
+                    // Watches come back with the connection, and fire.
+                    log::warn!("xenstore: {error}; connecting again");
+                    self.store.reconnect().await?;
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             let numbers: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();

@@ -17,7 +17,12 @@ use core::cell::{Cell, RefCell};
 use core::time::Duration;
 use firn_block::gate::Lifecycle;
 use firn_block::{DiskId, DiskInfo, Stats};
-use firn_task::{Signal, race, timeout_at};
+use firn_task::{Signal, race, sleep_until, timeout_at};
+
+/// How often a handshake starts over because xenstore was reset.
+const STORE_RESETS: u32 = 3;
+/// How long to wait before asking a lost xenstore connection again.
+const STORE_PATIENCE: Duration = Duration::from_millis(10);
 
 /// What the frontend may use, and how long it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,7 +199,7 @@ impl<H: Hal> Vbd<H> {
     async fn live_on(&self) -> Result<(), ConnectError> {
         let mut other = self.find_backend().await?;
         loop {
-            self.connect(&mut other).await?;
+            self.connect_through_resets(&mut other).await?;
             let end = self.follow(&mut other).await?;
             self.close(&mut other, end).await;
             if self.front.borrow().state() == Lifecycle::Failed || !self.revived(&mut other).await {
@@ -202,6 +207,21 @@ impl<H: Hal> Vbd<H> {
             }
             self.step(Lifecycle::Connecting);
         }
+    }
+
+    /// Connects; a xenstore connection that is reset meanwhile makes it start
+    /// over, a few times.
+    async fn connect_through_resets(&self, other: &mut OtherEnd<H>) -> Result<(), ConnectError> {
+        for _ in 0..STORE_RESETS {
+            match self.connect(other).await {
+                Err(ConnectError::Store(error)) if error.is_lost_connection() => {
+                    log::warn!("{}: {error}", self.id);
+                    self.state_of(other).await?;
+                }
+                result => return result,
+            }
+        }
+        self.connect(other).await
     }
 
     /// Reads who the backend is, and watches its state.
@@ -298,14 +318,25 @@ impl<H: Hal> Vbd<H> {
         }
     }
 
+    /// The backend's state; waits while the bus mends the xenstore connection.
     async fn state_of(&self, other: &OtherEnd<H>) -> Result<XenbusState, ConnectError> {
-        match self.store.read(&format!("{}/state", other.path)).await {
-            Ok(text) => Ok(text
-                .trim()
-                .parse()
-                .map_or(XenbusState::UNKNOWN, XenbusState)),
-            Err(error) if error.is_missing() => Ok(XenbusState::UNKNOWN),
-            Err(error) => Err(error.into()),
+        let path = format!("{}/state", other.path);
+        let give_up = self.xen.hal.now() + self.config.deadline;
+        loop {
+            match self.store.read(&path).await {
+                Ok(text) => {
+                    return Ok(text
+                        .trim()
+                        .parse()
+                        .map_or(XenbusState::UNKNOWN, XenbusState));
+                }
+                Err(error) if error.is_missing() => return Ok(XenbusState::UNKNOWN),
+                Err(error) if error.is_lost_connection() && self.xen.hal.now() < give_up => {
+                    let again = self.xen.hal.now() + STORE_PATIENCE;
+                    sleep_until(self.xen.clone(), again).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 
