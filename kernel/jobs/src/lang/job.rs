@@ -1,0 +1,268 @@
+//! The table of jobs: one struct each, whose fields are the arguments.
+
+use super::LangError;
+use super::arguments::Arguments;
+pub use super::arguments::{Arg, Spec};
+use super::value::{Extent, Name, Rw, Size, Text, Value};
+use super::words::Word;
+use crate::machine::Mode;
+use core::time::Duration;
+use firn_block::DiskId;
+
+/// Makes, from one entry per job, its struct, its row of [`SPECS`], its parser
+/// and its variant of [`Job`]. Doc comments are the help texts.
+macro_rules! jobs {
+    ($(
+        #[doc = $summary:literal]
+        $job:ident = $name:literal {
+            $( #[doc = $help:literal] $key:ident: $value:ty $(= $default:literal)? ),* $(,)?
+        }
+    )*) => {
+        $(
+            #[doc = $summary]
+            #[derive(Clone, Debug, PartialEq, Eq)]
+            pub struct $job {
+                $( #[doc = $help] pub $key: $value, )*
+            }
+
+            impl $job {
+                const SPEC: Spec = Spec {
+                    name: $name,
+                    summary: $summary,
+                    args: &[$( Arg {
+                        key: stringify!($key),
+                        name: <$value>::NAME,
+                        want: <$value>::WANT,
+                        help: $help,
+                        default: jobs!(@default $($default)?),
+                        optional: <$value>::OPTIONAL,
+                        bare: <$value>::BARE,
+                        fits: |text| <$value>::parse(text).is_some(),
+                        flag: <$value>::FLAG,
+                    }, )*],
+                };
+            }
+        )*
+
+        /// A job with its arguments.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Job {
+            $( #[doc = $summary] $job($job), )*
+        }
+
+        /// Every job there is, in the order of `help`.
+        pub const SPECS: &[Spec] = &[$( $job::SPEC, )*];
+
+        impl Job {
+            /// The job's name.
+            #[must_use]
+            pub const fn name(&self) -> &'static str {
+                match self {
+                    $( Self::$job(_) => $name, )*
+                }
+            }
+
+            fn read(spec: &'static Spec, words: &[Word]) -> Result<Self, LangError> {
+                let arguments = &mut Arguments::sort(spec, words)?;
+                match spec.name {
+                    $( $name => Ok(Self::$job($job {
+                        $( $key: arguments.take()?, )*
+                    })), )*
+                    name => Err(LangError::UnknownJob { word: name.into() }),
+                }
+            }
+        }
+    };
+    (@default) => { None };
+    (@default $default:literal) => { Some($default) };
+}
+
+impl Job {
+    /// Reads one job's words.
+    pub(super) fn parse(words: &[Word]) -> Result<Self, LangError> {
+        let (name, words) = match words {
+            [name, words @ ..] => (name.text(), words),
+            [] => ("", words),
+        };
+        let spec = SPECS.iter().find(|spec| spec.name == name);
+        let unknown = || LangError::UnknownJob { word: name.into() };
+        Self::read(spec.ok_or_else(unknown)?, words)
+    }
+}
+
+jobs! {
+    /// List all jobs, or explain one.
+    Help = "help" {
+        /// The job to explain.
+        job: Option<Name>,
+    }
+
+    /// List the disks with what was negotiated for each.
+    Disks = "disks" {}
+
+    /// Write self-describing blocks, flush, read them back and check them.
+    Verify = "verify" {
+        /// The disk.
+        disk: DiskId,
+        /// Where to start, in bytes.
+        at: Size = "0",
+        /// How much to write and check.
+        size: Extent = "64M",
+        /// Bytes per request.
+        bs: Size = "64k",
+        /// Requests in flight at a time.
+        qd: u64 = "32",
+        /// Tells this run's blocks from other runs'.
+        seed: u64 = "1",
+        /// Tells this writing of a block from earlier ones.
+        generation: u64 = "1",
+        /// Between flush and reading back, wait for a line `go` on the console.
+        hold: bool = "no",
+        /// How long to wait for that line.
+        timeout: Duration = "60s",
+        /// Write first; without, only read and check what an earlier run wrote.
+        write: bool = "yes",
+    }
+
+    /// Measure a disk: IOPS, bandwidth, latency and cost per I/O.
+    Bench = "bench" {
+        /// The disk.
+        disk: DiskId,
+        /// Access pattern; one that writes destroys what is on the disk.
+        rw: Rw = "randread",
+        /// Bytes per request.
+        bs: Size = "4k",
+        /// Requests in flight at a time.
+        qd: u64 = "1",
+        /// How long to measure.
+        time: Duration = "5s",
+        /// How completions are noticed; as `mode` says if left out.
+        mode: Option<Mode>,
+        /// Where to start, in bytes.
+        at: Size = "0",
+        /// How much of the disk to use.
+        size: Extent = "all",
+        /// Start of the random numbers.
+        seed: u64 = "1",
+    }
+
+    /// Keep a disk busy with checked random traffic until time is over or it goes away.
+    Load = "load" {
+        /// The disk; what is on it is destroyed if the pattern writes.
+        disk: DiskId,
+        /// Access pattern.
+        rw: Rw = "randrw",
+        /// Bytes per request.
+        bs: Size = "16k",
+        /// Requests in flight at a time.
+        qd: u64 = "32",
+        /// How long.
+        time: Duration = "10s",
+        /// Where to start, in bytes.
+        at: Size = "0",
+        /// How much of the disk to use.
+        size: Extent = "64M",
+        /// Start of the random numbers, and the seed of the blocks.
+        seed: u64 = "1",
+    }
+
+    /// Print what is on a disk, as hexadecimal and text.
+    Read = "read" {
+        /// The disk.
+        disk: DiskId,
+        /// Where to start, in bytes.
+        at: Size = "0",
+        /// How much, up to 64k.
+        size: Size = "512",
+    }
+
+    /// Write a text or one byte over and over.
+    Write = "write" {
+        /// The disk.
+        disk: DiskId,
+        /// Where to start, in bytes.
+        at: Size,
+        /// How much; for a text, as many whole blocks as it needs.
+        size: Option<Size>,
+        /// The text, followed by zeros.
+        text: Option<Text>,
+        /// The byte.
+        fill: Option<u8>,
+        /// Flush afterwards.
+        flush: bool = "yes",
+    }
+
+    /// Make everything written so far durable.
+    Flush = "flush" {
+        /// The disk.
+        disk: DiskId,
+    }
+
+    /// Tell a disk that a range is no longer needed.
+    Discard = "discard" {
+        /// The disk.
+        disk: DiskId,
+        /// Where to start, in bytes.
+        at: Size,
+        /// How much.
+        size: Extent,
+        /// Make the old content unreadable, too.
+        secure: bool = "no",
+    }
+
+    /// Choose how a disk's completions are noticed.
+    SetMode = "mode" {
+        /// The disk.
+        disk: DiskId,
+        /// By looking all the time, or by the host's events.
+        mode: Mode,
+    }
+
+    /// Print the counters of the queues.
+    Stats = "stats" {
+        /// One disk only.
+        disk: Option<DiskId>,
+    }
+
+    /// List every live grant.
+    Grants = "grants" {}
+
+    /// Look into xenstore: `store ls PATH`, `store read PATH`.
+    Store = "store" {
+        /// `ls` or `read`.
+        verb: Name,
+        /// The path; a relative one starts at the guest's own directory.
+        path: Name = ".",
+    }
+
+    /// Print the last driver events.
+    Trace = "trace" {}
+
+    /// Print what memory is used for.
+    Mem = "mem" {}
+
+    /// Wait.
+    Pause = "sleep" {
+        /// How long.
+        time: Duration,
+    }
+
+    /// Wait until a disk is there and live, or gone.
+    WaitDisk = "wait-disk" {
+        /// The disk.
+        disk: DiskId,
+        /// How long at most.
+        timeout: Duration = "5s",
+        /// Wait until it is gone instead.
+        gone: bool = "no",
+    }
+
+    /// Switch the machine off.
+    Poweroff = "poweroff" {}
+
+    /// Switch the machine off and on again.
+    Reboot = "reboot" {}
+
+    /// End the machine as after a crash.
+    Crash = "crash" {}
+}
