@@ -11,7 +11,7 @@
 #![deny(unsafe_code)]
 
 mod machine;
-mod memory;
+pub mod memory;
 mod store;
 
 pub use machine::{

@@ -21,7 +21,8 @@ static IDLE: Mutex<BTreeMap<usize, Vec<Region>>> = Mutex::new(BTreeMap::new());
 ///
 /// # Panics
 /// For zero pages.
-pub(crate) fn take(pages: usize) -> Region {
+#[must_use]
+pub fn take(pages: usize) -> Region {
     assert!(pages > 0, "no pages asked for");
     let idle = lock().get_mut(&pages).and_then(Vec::pop);
     if let Some(region) = idle {
@@ -41,7 +42,7 @@ pub(crate) fn take(pages: usize) -> Region {
 }
 
 /// Takes back pages whose machine is gone.
-pub(crate) fn give_back(region: Region) {
+pub fn give_back(region: Region) {
     lock().entry(region.page_count()).or_default().push(region);
 }
 
