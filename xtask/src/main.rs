@@ -4,6 +4,8 @@
 mod cmd;
 mod elf;
 mod progress;
+mod run;
+mod terminal;
 mod workspace;
 
 use std::process::ExitCode;
@@ -21,12 +23,14 @@ struct Cli {
 enum Command {
     Build(cmd::build::Args),
     Lab(cmd::lab::Args),
+    Run(cmd::run::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Build(args) => cmd::build::run(&args),
         Command::Lab(args) => cmd::lab::run(&args),
+        Command::Run(args) => cmd::run::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

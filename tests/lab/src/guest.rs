@@ -11,7 +11,7 @@ use crate::cache::sha256;
 use crate::client::Client;
 use crate::lab::Lab;
 use crate::machine::Host;
-use crate::transcript::{LineSink, Transcript};
+use crate::transcript::{Sink, Transcript};
 use crate::{qemu_xen, xl};
 
 /// A disk of a guest.
@@ -232,8 +232,9 @@ impl Guest {
         &self.console
     }
 
-    /// Calls `sink` with every console line, those of the past first.
-    pub fn stream_to(&self, sink: LineSink) {
+    /// Calls `sink` with all console bytes, those of the past first; see
+    /// [`by_line`](crate::by_line) for lines.
+    pub fn stream_to(&self, sink: Sink) {
         self.console.stream_to(sink);
     }
 

@@ -74,6 +74,22 @@ impl Lab {
         self.host
     }
 
+    /// One line about what runs here, in its own words.
+    ///
+    /// # Errors
+    /// The lab is gone.
+    pub fn describe(&self) -> Result<String> {
+        let ask = match self.host {
+            Host::Xen => "echo Xen $(xl info xen_version), dom0 Linux $(uname -r)",
+            Host::Kvm => {
+                "echo $(qemu-system-x86_64 --version | head -n 1) on KVM, Linux $(uname -r)"
+            }
+        };
+        let said = self.run(ask)?;
+        let seconds = self.boot_time.as_secs_f64();
+        Ok(format!("{}, up after {seconds:.1} s", said.trim()))
+    }
+
     /// How long it took from power-on to the agent's first word.
     #[must_use]
     pub fn boot_time(&self) -> Duration {

@@ -39,4 +39,4 @@ pub use images::Images;
 pub use lab::Lab;
 pub use machine::{DiskSpec, Host, LabConfig};
 pub use packages::{Packages, SUITE};
-pub use transcript::{LineSink, Transcript, tail};
+pub use transcript::{Sink, Transcript, by_line, tail};

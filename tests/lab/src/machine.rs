@@ -209,7 +209,10 @@ fn command_line(
     let kernel = match config.host {
         Host::Xen => {
             add("-M pc -cpu qemu64,+svm,+npt,+nrip-save");
-            let modules = format!("{linux} console=hvc0 earlyprintk=xen quiet loglevel=4,{initrd}");
+            let modules = format!(
+                "{linux} console=hvc0 earlyprintk=xen quiet loglevel=4 \
+                 mitigations=off rodata=off,{initrd}"
+            );
             let xen = "loglvl=all guest_loglvl=all console=com1 com1=115200,8n1 \
                 dom0_mem=1024M dom0_max_vcpus=1 noreboot=1 watchdog=0";
             [shown(images.xen()), modules, xen.into()]

@@ -6,19 +6,33 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// Called with every line as it arrives.
-pub type LineSink = Box<dyn Fn(&str) + Send>;
+/// Called with the bytes as they arrive.
+pub type Sink = Box<dyn FnMut(&[u8]) + Send>;
+
+/// Makes a [`Sink`] that calls `line` with every whole line, without its end.
+#[must_use]
+pub fn by_line(mut line: impl FnMut(&str) + Send + 'static) -> Sink {
+    let mut open = Vec::new();
+    Box::new(move |bytes| {
+        for byte in bytes {
+            if *byte == b'\n' {
+                line(String::from_utf8_lossy(&open).trim_end_matches('\r'));
+                open.clear();
+            } else {
+                open.push(*byte);
+            }
+        }
+    })
+}
 
 #[derive(Default)]
 struct State {
     bytes: Vec<u8>,
     /// Everything before this was seen by a `wait_for`.
     seen: usize,
-    /// Everything before this was given to the sink.
-    told: usize,
     /// Why nothing more will come.
     ended: Option<String>,
-    sink: Option<LineSink>,
+    sink: Option<Sink>,
 }
 
 /// The text, safe to share between the thread that feeds it and its readers.
@@ -43,7 +57,9 @@ impl Transcript {
     pub fn feed(&self, bytes: &[u8]) {
         let mut state = self.lock();
         state.bytes.extend_from_slice(bytes);
-        state.tell_whole_lines();
+        if let Some(sink) = &mut state.sink {
+            sink(bytes);
+        }
         self.changed.notify_all();
     }
 
@@ -54,11 +70,11 @@ impl Transcript {
         self.changed.notify_all();
     }
 
-    /// Calls `sink` with every whole line, those of the past first.
-    pub fn stream_to(&self, sink: LineSink) {
+    /// Calls `sink` with all bytes, those of the past first.
+    pub fn stream_to(&self, mut sink: Sink) {
         let mut state = self.lock();
+        sink(&state.bytes);
         state.sink = Some(sink);
-        state.tell_whole_lines();
     }
 
     /// All bytes so far.
@@ -150,15 +166,6 @@ impl State {
         }
         None
     }
-
-    fn tell_whole_lines(&mut self) {
-        let Some(sink) = &self.sink else { return };
-        while let Some(length) = self.bytes[self.told..].iter().position(|b| *b == b'\n') {
-            let line = String::from_utf8_lossy(&self.bytes[self.told..self.told + length]);
-            sink(line.trim_end_matches('\r'));
-            self.told += length + 1;
-        }
-    }
 }
 
 /// The last `count` lines of `text`.
@@ -200,10 +207,10 @@ mod tests {
     #[test]
     fn a_sink_gets_past_and_future_lines() {
         let text = Transcript::default();
-        text.feed(b"a\nb");
+        text.feed(b"a\r\nb");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&seen);
-        text.stream_to(Box::new(move |l| sink.lock().unwrap().push(l.to_owned())));
+        text.stream_to(by_line(move |l| sink.lock().unwrap().push(l.to_owned())));
         text.feed(b"c\n");
         assert_eq!(*seen.lock().unwrap(), ["a", "bc"]);
     }

@@ -1,5 +1,6 @@
 //! `cargo xtask lab`: prepares the lab, boots it, gives a prompt in it.
 
+use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -7,6 +8,7 @@ use clap::{Subcommand, ValueEnum};
 use firn_lab::{Cache, DiskSpec, Host, Images, Lab, LabConfig};
 
 use crate::progress::Progress;
+use crate::terminal;
 
 /// The lab: real Xen and a KVM host under software emulation, without root.
 #[derive(clap::Args)]
@@ -82,17 +84,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn boot(machine: &Machine) -> Result<()> {
     let lab = machine.boot()?;
-    println!("up after {:.1} s", lab.boot_time().as_secs_f64());
-    let show = match lab.host() {
-        Host::Xen => "xl info | grep -E 'xen_version|release|total_memory'; ls -l /dev/firn",
-        Host::Kvm => "uname -r; qemu-system-x86_64 --version | head -1; ls -l /dev/kvm /dev/firn",
-    };
-    print!("{}", lab.run(show)?);
+    println!("{}", lab.describe()?);
+    print!("{}", lab.run("free -m; ls -l /dev/firn")?);
     Ok(())
 }
 
-fn shell(_machine: &Machine) -> Result<()> {
-    anyhow::bail!("not there yet")
+fn shell(machine: &Machine) -> Result<()> {
+    let lab = machine.boot()?;
+    println!("{}; Ctrl-] ends the session (and the lab)", lab.describe()?);
+    let mut out = lab.shell()?;
+    let mut input = lab.shell()?;
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = input.read(&mut buffer) {
+            terminal::show(&buffer[..count]);
+        }
+    });
+    // The prompt was printed before anyone listened.
+    out.write_all(b"\r")?;
+    terminal::pass_keys(|keys| Ok(out.write_all(keys)?))
 }
 
 fn status() -> Result<()> {
