@@ -25,6 +25,8 @@ const PACKAGES: &[&str] = &[
     "qemu-system-x86",
     "seabios",
     "fio",
+    // Headers for the ABI check.
+    "libxen-dev",
 ];
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
