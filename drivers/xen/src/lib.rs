@@ -6,14 +6,18 @@ extern crate alloc;
 
 pub mod blkfront;
 pub mod bus;
+mod byte_ring;
+pub mod console;
 pub mod event;
 pub mod grant;
 pub mod hal;
 pub mod hypercall;
 mod machine;
+mod start_page;
 pub mod store;
 pub mod trace;
 pub mod wire;
 
 pub use hal::Hal;
 pub use machine::{SetupError, Xen};
+pub use start_page::StartPageError;

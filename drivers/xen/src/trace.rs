@@ -27,6 +27,8 @@ pub enum Source {
     Store,
     /// The bus.
     Bus,
+    /// The console.
+    Console,
     /// A block device, by its number below `device/vbd`.
     Vbd(u32),
 }
@@ -36,6 +38,7 @@ impl fmt::Display for Source {
         match self {
             Self::Store => f.write_str("store"),
             Self::Bus => f.write_str("bus"),
+            Self::Console => f.write_str("console"),
             Self::Vbd(id) => write!(f, "vbd {id}"),
         }
     }

@@ -1,6 +1,7 @@
 //! What can go wrong with xenstore, and whose fault it is.
 
 use crate::event::EventError;
+use crate::start_page::StartPageError;
 use crate::wire::errno::Errno;
 use crate::wire::xs::MessageType;
 use alloc::string::String;
@@ -9,19 +10,10 @@ use core::fmt;
 /// A xenstore request failed, or the connection did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
-    /// An HVM parameter could not be read.
-    Param {
-        /// `STORE_PFN` or `STORE_EVTCHN`.
-        name: &'static str,
-        /// What Xen said.
-        errno: Errno,
-    },
-    /// The toolstack gave this domain no xenstore (the named parameter is 0).
-    Absent(&'static str),
     /// The toolstack says that xenstore comes later: try again.
     NotYet,
-    /// The ring's frame cannot be reached.
-    Unreachable(u64),
+    /// The toolstack made no ring for this domain, or it cannot be reached.
+    Page(StartPageError),
     /// The event channel cannot be used.
     Port(EventError),
     /// The ring holds messages of an earlier user, and the server cannot reset
@@ -98,6 +90,15 @@ impl StoreError {
     }
 }
 
+impl From<StartPageError> for StoreError {
+    fn from(error: StartPageError) -> Self {
+        match error {
+            StartPageError::NotYet(_) => Self::NotYet,
+            other => Self::Page(other),
+        }
+    }
+}
+
 impl From<StoreOffence> for StoreError {
     fn from(offence: StoreOffence) -> Self {
         Self::Protocol(offence)
@@ -107,13 +108,8 @@ impl From<StoreOffence> for StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Param { name, errno } => write!(f, "Xen did not tell {name}: {errno}"),
-            Self::Absent(name) => write!(
-                f,
-                "this domain has no xenstore ({name} is 0): the toolstack that built it must set it up"
-            ),
             Self::NotYet => f.write_str("xenstore is not there yet"),
-            Self::Unreachable(frame) => write!(f, "the xenstore ring at frame {frame:#x} is not mapped"),
+            Self::Page(error) => write!(f, "xenstore: {error}"),
             Self::Port(error) => write!(f, "xenstore's event channel: {error}"),
             Self::RingInUse => f.write_str(
                 "the xenstore ring holds messages of an earlier user, and the server cannot reset it",

@@ -24,12 +24,13 @@ pub use transaction::Transaction;
 pub use watch::Watch;
 
 use crate::Xen;
-use crate::hal::{Hal, HalExt};
+use crate::hal::Hal;
+use crate::start_page::StartPage;
 use crate::trace::Source;
+use crate::wire::DomId;
 use crate::wire::event_channel::Port;
 use crate::wire::hvm::{PARAM_STORE_EVTCHN, PARAM_STORE_PFN};
 use crate::wire::xs::MessageType;
-use crate::wire::{DomId, Gfn};
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use client::{Client, DEADLINE, Phase, State};
@@ -39,6 +40,11 @@ use core::task::Waker;
 use firn_block::shm::Region;
 use firn_task::{Signal, timeout};
 use ring::{Connection, Ring};
+
+const PAGE: StartPage = StartPage {
+    frame: ("STORE_PFN", PARAM_STORE_PFN),
+    port: ("STORE_EVTCHN", PARAM_STORE_EVTCHN),
+};
 
 /// How often [`Store::transact`] runs a transaction that loses races.
 const TRANSACTION_TRIES: usize = 32;
@@ -69,20 +75,11 @@ impl<H: Hal> Store<H> {
     ///
     /// # Errors
     /// [`StoreError::NotYet`] when the toolstack says that xenstore comes later:
-    /// the caller tries again until its deadline. [`StoreError::Absent`] when
+    /// the caller tries again until its deadline. [`StoreError::Page`] when
     /// there is none. Else as [`Store::new`].
     pub fn attach(xen: &Rc<Xen<H>>) -> Result<Self, StoreError> {
-        let param = |name, index| match xen.hal.hvm_param(index) {
-            Err(errno) => Err(StoreError::Param { name, errno }),
-            Ok(0) => Err(StoreError::Absent(name)),
-            Ok(u64::MAX) => Err(StoreError::NotYet),
-            Ok(value) => Ok(value),
-        };
-        let frame = param("STORE_PFN", PARAM_STORE_PFN)?;
-        let port = param("STORE_EVTCHN", PARAM_STORE_EVTCHN)?;
-        let ring = xen.hal.map_frames(Gfn(frame), 1);
-        let ring = ring.ok_or(StoreError::Unreachable(frame))?;
-        Self::new(xen, ring, Port(u32::try_from(port).unwrap_or(u32::MAX)))
+        let (ring, port) = PAGE.find(&xen.hal)?;
+        Self::new(xen, ring, port)
     }
 
     /// Connects over a ring page. If an earlier user left the ring in the middle
