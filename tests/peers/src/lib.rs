@@ -4,16 +4,20 @@
 //! grant table, timer. It answers hypercalls as Xen does and keeps a list of
 //! the guest's [`Violation`]s: pages freed while the host maps them, writes to
 //! freed pages, grants revoked under a mapping. [`XenStored`] is the store
-//! daemon. Each can be told to misbehave.
+//! daemon, [`BlkBack`] a block backend. Each can be told to misbehave.
 //!
 //! Nothing runs by itself: peers are stepped, and a peer looks at its ring only
 //! after the guest notified it, so that a forgotten notification shows.
 #![deny(unsafe_code)]
 
+mod blkback;
 mod machine;
 pub mod memory;
 mod store;
 
+pub use blkback::{
+    BlkBack, BlkOffence, Config, Counters, DiscardConfig, Disk, DiskOp, Order, Publish,
+};
 pub use machine::{
     CallKind, Channel, FakeMachine, GUEST, GrantError, HOST, MAX_GRANT_FRAMES, Mapping, Violation,
 };
