@@ -7,10 +7,13 @@ use crate::arch::{self, cpu};
 use crate::bootinfo::{BootInfo, EntryKind};
 use crate::console::{self, Emergency};
 use firn_task::Time;
+use firn_xen::blkfront::VbdConfig;
+use firn_xen::store::Store;
 
+use crate::cmdline::{self, Options};
 use crate::exec::MainLoop;
 use crate::host::{self, Hypervisor};
-use crate::{cmdline, mm, power};
+use crate::{mm, power};
 
 /// Brings the machine up and runs the jobs; where `firn-boot` hands over.
 ///
@@ -42,10 +45,10 @@ fn bring_up(kind: EntryKind, info: u64, entry_tsc: u64) -> Result<(), Failed> {
         cpu::tsc() - entry_tsc
     );
     if let Some(memory) = mm::report() {
-        log::info!("memory: {memory:?}");
+        log::info!("memory: {memory}");
     }
     match hypervisor {
-        Hypervisor::Xen { .. } => run_on_xen(jobs),
+        Hypervisor::Xen { .. } => run_on_xen(&options, jobs),
         other => {
             log::error!("{other} is under this guest: firn needs Xen; start it by `xl create`");
             Err(Failed)
@@ -53,19 +56,27 @@ fn bring_up(kind: EntryKind, info: u64, entry_tsc: u64) -> Result<(), Failed> {
     }
 }
 
-fn run_on_xen(jobs: &str) -> Result<(), Failed> {
+fn run_on_xen(options: &Options, jobs: &str) -> Result<(), Failed> {
     host::xen::init();
     let xen = host::xen::connect().map_err(|e| failed("Xen", &e))?;
     log::info!("Xen {}, clock and events are up", xen.version());
-    let main_loop = MainLoop::new(xen.clone()).map_err(|e| failed("timer", &e))?;
+    let store = Store::attach(&xen).map_err(|e| failed("xenstore", &e))?;
+    let config = VbdConfig {
+        deadline: options.deadline,
+        ..VbdConfig::default()
+    };
+    let main_loop = MainLoop::new(&xen, &store, config).map_err(|e| failed("timer", &e))?;
     log::debug!("jobs: '{jobs}'");
-    let deadline = xen.now() + core::time::Duration::from_millis(300);
+    let bus = main_loop.bus.clone();
+    let deadline = xen.now() + options.deadline;
     let time = xen.clone();
-    main_loop.drivers.spawn(async move {
+    main_loop.jobs.spawn(async move {
         firn_task::sleep_until(time.clone(), deadline).await;
-        log::info!("slept");
+        for vbd in bus.vbds() {
+            log::info!("{:?}", vbd.to_report());
+        }
     });
-    main_loop.run_until(|| main_loop.drivers.is_empty());
+    main_loop.run();
     Ok(())
 }
 

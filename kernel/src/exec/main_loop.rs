@@ -3,7 +3,11 @@
 use alloc::rc::Rc;
 
 use firn_task::{Executor, Instant};
+use firn_xen::blkfront::VbdConfig;
+use firn_xen::bus::Bus;
+use firn_xen::event::EventError;
 use firn_xen::hypercall::Hypercall;
+use firn_xen::store::Store;
 use firn_xen::wire::errno::Errno;
 use firn_xen::wire::event_channel::VIRQ_TIMER;
 use firn_xen::wire::misc::SetSingleshotTimer;
@@ -17,57 +21,76 @@ use crate::mm::{self, Memory};
 
 const FIRST_VCPU: u32 = 0;
 
-/// Drivers and jobs of one vCPU.
+/// Everything that runs on one vCPU: the hypervisor, its buses, the tasks.
 pub struct MainLoop {
-    xen: Rc<Xen<XenHal>>,
-    /// Tasks of the kernel and its drivers: they live in boot memory.
-    pub drivers: Rc<Executor>,
+    /// The hypervisor.
+    pub xen: Rc<Xen<XenHal>>,
+    /// Xenstore.
+    pub store: Store<XenHal>,
+    /// Disks.
+    pub bus: Rc<Bus<XenHal>>,
     /// Tasks of applications: they live in job memory.
     pub jobs: Rc<Executor>,
+    /// Tasks of the kernel and its drivers: they live in boot memory.
+    drivers: Rc<Executor>,
     alarm: Alarm,
 }
 
 impl MainLoop {
-    /// A loop without tasks, with the timer ready.
+    /// A loop in which the bus looks for devices, with the timer ready.
     ///
     /// # Errors
     /// What Xen says if it gives no timer interrupt.
-    pub fn new(xen: Rc<Xen<XenHal>>) -> Result<Self, firn_xen::event::EventError> {
+    pub fn new(
+        xen: &Rc<Xen<XenHal>>,
+        store: &Store<XenHal>,
+        config: VbdConfig,
+    ) -> Result<Self, EventError> {
         // Xen ticks every new vCPU; where it does not, stopping fails, and
         // nothing is lost.
         let _ = xen.hal.hypercall(Hypercall::StopPeriodicTimer(FIRST_VCPU));
         let timer = xen.events.bind_virq(&xen.hal, VIRQ_TIMER)?;
         xen.events.unmask(timer);
         let drivers = Rc::new(Executor::new());
+        let bus = Bus::new(xen, store, &drivers, config);
+        let follow = bus.clone().run();
+        drivers.spawn(async move {
+            if let Err(error) = follow.await {
+                log::error!("no devices can come or go any more: {error}");
+            }
+        });
         let _job = mm::enter(Memory::Job);
-        let jobs = Rc::new(Executor::new());
         Ok(Self {
-            xen,
+            xen: xen.clone(),
+            store: store.clone(),
+            bus,
+            jobs: Rc::new(Executor::new()),
             drivers,
-            jobs,
             alarm: Alarm::new(),
         })
     }
 
-    /// Runs until `done` says so; it is asked whenever there is no other work.
-    pub fn run_until(&self, done: impl Fn() -> bool) {
-        loop {
-            self.xen.poll();
-            let worked = self.drivers.poll_ready();
-            let worked = self.poll_jobs() || worked;
-            if worked {
-                continue;
+    /// Runs until all jobs have ended.
+    pub fn run(&self) {
+        while !self.jobs.is_empty() {
+            if !self.pass() {
+                self.rest();
             }
-            if done() {
-                return;
-            }
-            self.rest();
         }
     }
 
-    fn poll_jobs(&self) -> bool {
+    /// One look at everything. Returns whether there may be more to do.
+    fn pass(&self) -> bool {
+        self.xen.poll();
+        let more = self.store.poll();
+        self.bus.for_each(|vbd| {
+            if let Ok(mut front) = vbd.front.try_borrow_mut() {
+                front.take_event();
+            }
+        });
+        let drivers = self.drivers.poll_ready();
         let _job = mm::enter(Memory::Job);
-        self.jobs.poll_ready()
+        self.jobs.poll_ready() || drivers || more
     }
 
     /// Halts until an event, unless there is work by now. Interrupts are off,

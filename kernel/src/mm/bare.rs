@@ -1,5 +1,6 @@
 //! Memory on the bare machine: bringing it up, and the kernel's own instances.
 
+use core::fmt;
 use core::ops::Range;
 use core::ptr::{self, NonNull};
 
@@ -184,6 +185,20 @@ pub struct Report {
     pub boot_heap: u64,
     /// Job memory.
     pub job: u64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kib = |bytes: u64| bytes >> 10;
+        write!(
+            f,
+            "{} KiB usable: {} KiB frames free, {} KiB boot heap, {} KiB job memory",
+            kib(self.usable),
+            kib(self.free_frames),
+            kib(self.boot_heap),
+            kib(self.job)
+        )
+    }
 }
 
 /// How memory is divided, for the banner and the `mem` job.
