@@ -4,7 +4,6 @@
 mod cmd;
 mod elf;
 mod progress;
-mod run;
 mod terminal;
 mod workspace;
 

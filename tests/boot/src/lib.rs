@@ -1,123 +1,13 @@
-//! What the boot tests share: one lab per test program, booted when the first
-//! test needs it, with a pool of disk files that tests lend.
+//! What the boot tests and `cargo xtask run` share: a lab with disks to lend,
+//! a guest whose results are collected, and the host's own look at the disks.
 #![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+mod bench;
+pub mod disks;
+mod results;
+pub mod verify;
+mod watched;
 
-use anyhow::{Context, Result};
-use firn_lab::{Cache, DiskSpec, Host, Images, Lab, LabConfig, RunFolder};
-
-/// Disks of 512-byte sectors in the pool: `d0`, `d1`...
-const DISKS_512: usize = 6;
-/// Disks of 4096-byte sectors in the pool: `k0`, `k1`...
-const DISKS_4096: usize = 2;
-/// Size of every disk in the pool, in bytes.
-pub const DISK_BYTES: u64 = 256 << 20;
-
-/// A lab with its pool of disks.
-pub struct Bench {
-    /// The lab.
-    pub lab: Lab,
-    /// The built images; a Linux guest for comparison is among them.
-    pub images: Images,
-    free: Mutex<Vec<DiskSpec>>,
-    _files: RunFolder,
-}
-
-/// A disk of the pool, lent to one test: nobody else writes to it.
-pub struct Lent<'a> {
-    spec: DiskSpec,
-    pool: &'a Mutex<Vec<DiskSpec>>,
-}
-
-impl Lent<'_> {
-    /// Its name in the lab.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.spec.name
-    }
-
-    /// Its file on this machine.
-    #[must_use]
-    pub fn file(&self) -> &Path {
-        &self.spec.file
-    }
-}
-
-impl Drop for Lent<'_> {
-    fn drop(&mut self) {
-        lock(self.pool).push(self.spec.clone());
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Bench {
-    /// The test program's lab of this kind; booted by the first caller.
-    ///
-    /// # Errors
-    /// It does not come up; later callers get the same error.
-    pub fn shared(host: Host) -> Result<&'static Self> {
-        static XEN: OnceLock<Result<Bench, String>> = OnceLock::new();
-        static KVM: OnceLock<Result<Bench, String>> = OnceLock::new();
-        let cell = match host {
-            Host::Xen => &XEN,
-            Host::Kvm => &KVM,
-        };
-        cell.get_or_init(|| Self::boot(host).map_err(|e| format!("{e:#}")))
-            .as_ref()
-            .map_err(|error| anyhow::anyhow!("{error}"))
-    }
-
-    fn boot(host: Host) -> Result<Self> {
-        let report = |step: &str| eprintln!("lab: {step}");
-        let cache = Cache::open()?;
-        let images = Images::prepare(&cache, &report)?;
-        let files = cache.run_folder()?;
-        let mut free = Vec::new();
-        for (prefix, count, sector) in [("k", DISKS_4096, 4096), ("d", DISKS_512, 512)] {
-            for number in 0..count {
-                let name = format!("{prefix}{number}");
-                let file = files.path(&name);
-                std::fs::File::create(&file)?.set_len(DISK_BYTES)?;
-                free.push(DiskSpec::new(&name, file).with_sector(sector));
-            }
-        }
-        let mut config = LabConfig::new(host);
-        config.disks.clone_from(&free);
-        let lab = Lab::boot(&images, &config, &report)?;
-        Ok(Self {
-            lab,
-            images,
-            free: Mutex::new(free),
-            _files: files,
-        })
-    }
-
-    /// Lends a disk with this sector size, emptied to zeros.
-    ///
-    /// # Errors
-    /// All are lent.
-    pub fn disk(&self, sector: u32) -> Result<Lent<'_>> {
-        let mut free = lock(&self.free);
-        let at = free
-            .iter()
-            .rposition(|d| d.sector == sector)
-            .with_context(|| format!("all disks with {sector}-byte sectors are lent"))?;
-        let spec = free.remove(at);
-        let file = std::fs::File::options().write(true).open(&spec.file)?;
-        file.set_len(0)?;
-        file.set_len(DISK_BYTES)?;
-        let pool = &self.free;
-        Ok(Lent { spec, pool })
-    }
-
-    /// The ELF under test; `cargo xtask build` makes it.
-    #[must_use]
-    pub fn elf() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/firn.elf")
-    }
-}
+pub use bench::{Bench, DISK_BYTES, Lent};
+pub use results::JobResult;
+pub use watched::{Watched, judge};

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::ValueEnum;
+use firn_boot_tests::disks::{self, DiskArg, vdev};
+use firn_boot_tests::{Watched, judge, verify};
 use firn_lab::{Cache, DiskSpec, Guest, GuestDisk, GuestSpec, Host, Images, Lab, LabConfig};
 
 use crate::progress::Progress;
-use crate::run::disks::{self, DiskArg, vdev};
-use crate::run::{Watched, judge, verify};
 use crate::{cmd, elf, terminal};
 
 /// What runs unless `--job` says otherwise.
@@ -60,6 +60,8 @@ enum On {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    let line = args.line();
+    let jobs = verify::parse(line)?;
     let elf = cmd::build::build()?;
     elf::check(&elf.stripped, &elf.debug)?;
     let progress = Progress::new();
@@ -80,11 +82,27 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let results = watched.finish(deadline)?;
     judge(&results)?;
-    for result in results.iter().filter(|r| r.job == "verify") {
-        let file = file_of(&files, result.text("disk"))?;
-        println!("host: {}", verify::check_disk_file(file, result)?);
+    for job in verify::lasting(&jobs) {
+        let file = file_of(&files, &job.disk.to_string())?;
+        println!("host: {}", verify::check_disk_file(file, job)?);
     }
     Ok(())
+}
+
+impl Args {
+    /// The job line.
+    fn line(&self) -> &str {
+        let default = if self.flip_byte.is_some() {
+            HOLD_JOB
+        } else {
+            JOB
+        };
+        match (&self.job, self.shell) {
+            (_, true) => "",
+            (Some(job), false) => job,
+            (None, false) => default,
+        }
+    }
 }
 
 fn boot(args: &Args, images: &Images, files: &[PathBuf], progress: &Progress) -> Result<Lab> {
@@ -105,12 +123,7 @@ fn boot(args: &Args, images: &Images, files: &[PathBuf], progress: &Progress) ->
 fn spec(args: &Args, elf: PathBuf, files: &[PathBuf]) -> GuestSpec {
     let mut cmdline = format!("log={}", args.log);
     if !args.shell {
-        let default = if args.flip_byte.is_some() {
-            HOLD_JOB
-        } else {
-            JOB
-        };
-        cmdline += &format!(" -- {}", args.job.as_deref().unwrap_or(default));
+        cmdline += &format!(" -- {}", args.line());
     }
     let mut spec = GuestSpec::new("firn", elf)
         .with_cmdline(&cmdline)
@@ -129,11 +142,10 @@ fn shell(guest: &Guest) -> Result<()> {
 }
 
 /// The file behind the guest's disk.
-fn file_of<'a>(files: &'a [PathBuf], disk: Option<&str>) -> Result<&'a PathBuf> {
-    let disk = disk.context("a verify result without its disk")?;
+fn file_of<'a>(files: &'a [PathBuf], disk: &str) -> Result<&'a PathBuf> {
     let found = (0..files.len()).find(|n| vdev(*n) == disk);
     match found {
         Some(number) => Ok(&files[number]),
-        None => bail!("the guest verified {disk}, which it was not given"),
+        None => bail!("the job verified {disk}, which the guest was not given"),
     }
 }

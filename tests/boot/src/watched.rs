@@ -1,23 +1,20 @@
-//! One run of the ELF in a lab: its disks, its console, its results.
+//! A guest that runs its job line by itself: its console, its results.
 
-pub(crate) mod disks;
-pub(crate) mod results;
-pub(crate) mod verify;
-
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use firn_lab::{Exit, Guest, Lab, by_line, tail};
 
-use results::JobResult;
+use crate::disks;
+use crate::results::JobResult;
 
 /// The guest says so between writing and reading back, and waits for `go`.
 const HELD: &str = "verify: written";
 
 /// A guest that runs a job line by itself, and what it has told so far.
-pub(crate) struct Watched<'a> {
+pub struct Watched<'a> {
     lab: &'a Lab,
     guest: Guest,
     results: Arc<Mutex<Vec<Result<JobResult>>>>,
@@ -25,7 +22,8 @@ pub(crate) struct Watched<'a> {
 
 impl<'a> Watched<'a> {
     /// Shows the guest's console line by line and collects its results.
-    pub(crate) fn new(lab: &'a Lab, guest: Guest) -> Self {
+    #[must_use]
+    pub fn new(lab: &'a Lab, guest: Guest) -> Self {
         let results = Arc::<Mutex<Vec<_>>>::default();
         let sink = Arc::clone(&results);
         guest.stream_to(by_line(move |line| {
@@ -45,7 +43,10 @@ impl<'a> Watched<'a> {
 
     /// When the guest has written and waits: flips a byte of the disk file,
     /// then lets the guest go on.
-    pub(crate) fn flip(&self, file: &PathBuf, offset: u64, deadline: Duration) -> Result<()> {
+    ///
+    /// # Errors
+    /// The guest does not get that far, or the file is too short.
+    pub fn flip(&self, file: &Path, offset: u64, deadline: Duration) -> Result<()> {
         self.guest.wait_for(HELD, deadline)?;
         disks::flip_byte(file, offset)?;
         println!(
@@ -57,7 +58,11 @@ impl<'a> Watched<'a> {
     }
 
     /// Waits for the guest's end; gives the results of its jobs.
-    pub(crate) fn finish(self, deadline: Duration) -> Result<Vec<JobResult>> {
+    ///
+    /// # Errors
+    /// It goes on, crashes, or ends without a result; the message shows what
+    /// it said last.
+    pub fn finish(self, deadline: Duration) -> Result<Vec<JobResult>> {
         let exit = self
             .guest
             .wait_exit(deadline)
@@ -97,7 +102,10 @@ impl<'a> Watched<'a> {
 }
 
 /// Turns the results of all jobs into one.
-pub(crate) fn judge(results: &[JobResult]) -> Result<()> {
+///
+/// # Errors
+/// At least one failed; the message describes each.
+pub fn judge(results: &[JobResult]) -> Result<()> {
     let failed: Vec<_> = results.iter().filter(|r| !r.ok).map(describe).collect();
     if !failed.is_empty() {
         bail!(

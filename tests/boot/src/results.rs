@@ -8,16 +8,20 @@ const MARK: &str = "firn-result ";
 
 /// One job's result.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct JobResult {
-    pub(crate) job: String,
-    pub(crate) ok: bool,
+pub struct JobResult {
+    /// The job's name.
+    pub job: String,
+    /// Whether it succeeded.
+    pub ok: bool,
     /// The whole object, for fields of one kind of job.
-    pub(crate) fields: Value,
+    pub fields: Value,
 }
 
 impl JobResult {
-    /// Reads a console line; `None` if it is no result at all.
-    pub(crate) fn parse(line: &str) -> Option<Result<Self>> {
+    /// Reads a console line; `None` if it is no result at all, an error if it
+    /// is a broken one.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Result<Self>> {
         let (_, json) = line.split_once(MARK)?;
         Some(Self::from_json(json).with_context(|| format!("in the line {line:?}")))
     }
@@ -34,13 +38,9 @@ impl JobResult {
     }
 
     /// A text field.
-    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
         self.fields.get(name)?.as_str()
-    }
-
-    /// A number field.
-    pub(crate) fn number(&self, name: &str) -> Option<u64> {
-        self.fields.get(name)?.as_u64()
     }
 }
 
@@ -54,8 +54,7 @@ mod tests {
         let result = JobResult::parse(line).unwrap().unwrap();
         assert_eq!((result.job.as_str(), result.ok), ("verify", true));
         assert_eq!(result.text("disk"), Some("xvda"));
-        assert_eq!(result.number("bytes"), Some(64 << 20));
-        assert_eq!(result.number("disk"), None);
+        assert_eq!(result.text("bytes"), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The disks of a run: files of a person's own, or fresh ones.
+//! Disk files for guests: files of a person's own, or fresh ones.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -13,7 +13,7 @@ const MAX_DISKS: usize = 16;
 
 /// What `--disk` takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum DiskArg {
+pub enum DiskArg {
     /// A fresh, empty disk of so many bytes.
     Size(u64),
     /// A raw disk file.
@@ -47,8 +47,11 @@ impl FromStr for DiskArg {
     }
 }
 
-/// The disk files of a run, `xvda` first.
-pub(crate) fn files(args: &[DiskArg], folder: &RunFolder) -> Result<Vec<PathBuf>> {
+/// The disk files of a run, `xvda` first; fresh ones go into `folder`.
+///
+/// # Errors
+/// A file is missing or too small, or there are more than 16.
+pub fn files(args: &[DiskArg], folder: &RunFolder) -> Result<Vec<PathBuf>> {
     if args.len() > MAX_DISKS {
         bail!("{} disks; at most {MAX_DISKS}", args.len());
     }
@@ -70,13 +73,17 @@ pub(crate) fn files(args: &[DiskArg], folder: &RunFolder) -> Result<Vec<PathBuf>
 }
 
 /// The guest's name for its disk number `number`.
-pub(crate) fn vdev(number: usize) -> String {
+#[must_use]
+pub fn vdev(number: usize) -> String {
     let letters = ('a'..='p').nth(number).unwrap_or('p');
     format!("xvd{letters}")
 }
 
 /// Inverts the byte at `offset` of a disk file, as failing hardware might.
-pub(crate) fn flip_byte(file: &Path, offset: u64) -> Result<()> {
+///
+/// # Errors
+/// The file has no such byte, or cannot be written.
+pub fn flip_byte(file: &Path, offset: u64) -> Result<()> {
     let disk = File::options().read(true).write(true).open(file)?;
     let mut byte = [0];
     disk.read_exact_at(&mut byte, offset)
