@@ -14,6 +14,7 @@ mod blkback;
 mod machine;
 pub mod memory;
 mod store;
+mod world;
 
 pub use blkback::{
     BlkBack, BlkOffence, Config, Counters, DiscardConfig, Disk, DiskOp, Order, Publish,
@@ -22,6 +23,7 @@ pub use machine::{
     CallKind, Channel, FakeMachine, GUEST, GrantError, HOST, MAX_GRANT_FRAMES, Mapping, Violation,
 };
 pub use store::{HostWatch, Perms, StoreOffence, XenStored};
+pub use world::{Guest, World};
 
 /// Something on the host's side that is run by hand.
 pub trait Peer {
