@@ -21,6 +21,10 @@ pub trait Queue {
     /// Takes memory away from the host.
     fn unregister(&mut self, buffer: Buffer) -> Unregistered;
 
+    /// A buffer of `pages` pages that was unregistered while the host still
+    /// mapped it: the same host may have it again.
+    fn reuse(&mut self, pages: usize) -> Option<Buffer>;
+
     /// Accepts a request and places what fits on the ring. The host may not
     /// see it before [`Queue::kick`].
     ///
@@ -76,7 +80,7 @@ impl fmt::Display for RegisterError {
 pub enum Unregistered {
     /// The host can no longer reach it.
     Free(Region),
-    /// The host still maps it: it is quarantined until the host lets go, and
-    /// must not be used again.
+    /// The host still maps it: it must not be used for anything else. The queue
+    /// keeps it for [`Queue::reuse`].
     StillMapped,
 }

@@ -10,12 +10,17 @@ use alloc::vec::Vec;
 use firn_block::shm::Region;
 use firn_block::{Buffer, RegisterError, Unregistered};
 
+/// What these grants are for, as `grants` shows it.
+const PURPOSE: &str = "blk buffer";
+
 struct Registered {
     memory: Region,
     /// One per page with persistent grants, else empty.
     grants: Vec<GrantRef>,
     /// Some page is still mapped by a backend that is gone: never used again.
     quarantined: bool,
+    /// Its owner gave it back while the backend had it mapped.
+    parked: bool,
 }
 
 /// The buffers of one queue.
@@ -69,6 +74,7 @@ impl Buffers {
             memory: region.alias(),
             grants,
             quarantined: false,
+            parked: false,
         };
         let free = self.slots.iter().position(Option::is_none);
         let index = free.unwrap_or(self.slots.len());
@@ -81,19 +87,55 @@ impl Buffers {
         Ok(Buffer::new(region, self.queue, index))
     }
 
-    /// Forgets a buffer. Its memory is free unless a backend maps some of it.
+    /// Forgets a buffer, unless a backend maps some of it. A backend that keeps
+    /// grants mapped does so as long as it lives: such a buffer is parked, its
+    /// grants in force.
     pub(super) fn unregister<H: Hal>(&mut self, xen: &Xen<H>, buffer: Buffer) -> Unregistered {
         if self.find(&buffer).is_none() {
             return Unregistered::Free(buffer.into_region());
         }
-        let Some(registered) = self.slots[buffer.index() as usize].take() else {
+        let slot = &mut self.slots[buffer.index() as usize];
+        let Some(registered) = slot else {
             return Unregistered::Free(buffer.into_region());
         };
-        if end_all(xen, &registered.grants) && !registered.quarantined {
-            Unregistered::Free(buffer.into_region())
-        } else {
-            Unregistered::StillMapped
+        while let Some(grant) = registered.grants.last() {
+            if xen.grants.end(*grant).is_err() {
+                break;
+            }
+            registered.grants.pop();
         }
+        if registered.grants.is_empty() && !registered.quarantined {
+            *slot = None;
+            return Unregistered::Free(buffer.into_region());
+        }
+        registered.parked = true;
+        Unregistered::StillMapped
+    }
+
+    /// A parked buffer of that size, with its grants complete again.
+    pub(super) fn reuse<H: Hal>(
+        &mut self,
+        xen: &Xen<H>,
+        persistent: Option<DomId>,
+        pages: usize,
+    ) -> Option<Buffer> {
+        let fits = |slot: &Option<Registered>| {
+            slot.as_ref().is_some_and(|buffer| {
+                buffer.parked && !buffer.quarantined && buffer.memory.page_count() == pages
+            })
+        };
+        let index = self.slots.iter().rposition(fits)?;
+        let registered = self.slots[index].as_mut()?;
+        if let Some(domain) = persistent {
+            for page in registered.grants.len()..pages {
+                let memory = &registered.memory;
+                let grant = xen.grant_page(domain, memory, page, Access::ReadWrite, PURPOSE);
+                registered.grants.push(grant.ok()?);
+            }
+        }
+        registered.parked = false;
+        let index = u32::try_from(index).ok()?;
+        Some(Buffer::new(registered.memory.alias(), self.queue, index))
     }
 
     /// Ends every permanent grant, because the backend is gone. Buffers with
@@ -136,7 +178,7 @@ fn grant_all<H: Hal>(
     for page in 0..region.page_count() {
         // Writable even where only written from: a backend that keeps the
         // mapping may use the page for a read later (`io/blkif.h`, note 8).
-        match xen.grant_page(domain, region, page, Access::ReadWrite, "blk buffer") {
+        match xen.grant_page(domain, region, page, Access::ReadWrite, PURPOSE) {
             Ok(grant) => grants.push(grant),
             Err(error) => {
                 end_all(xen, &grants);

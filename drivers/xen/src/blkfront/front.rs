@@ -214,6 +214,12 @@ impl<H: Hal> Front<H> {
         self.attention.notify();
     }
 
+    /// The backend, if it keeps grants mapped.
+    fn keeps_grants(&self) -> Option<DomId> {
+        let persistent = self.link.as_ref().filter(|link| link.persistent);
+        persistent.map(|link| link.backend)
+    }
+
     pub(super) fn new_token(&mut self) -> TokenId {
         let token = TokenId(self.next_token);
         self.next_token += 1;
@@ -257,13 +263,16 @@ impl<H: Hal> Queue for Front<H> {
     }
 
     fn register(&mut self, region: Region) -> Result<Buffer, RegisterError> {
-        let persistent = self.link.as_ref().filter(|link| link.persistent);
-        let domain = persistent.map(|link| link.backend);
-        self.buffers.register(&self.xen, domain, region)
+        self.buffers
+            .register(&self.xen, self.keeps_grants(), region)
     }
 
     fn unregister(&mut self, buffer: Buffer) -> Unregistered {
         self.buffers.unregister(&self.xen, buffer)
+    }
+
+    fn reuse(&mut self, pages: usize) -> Option<Buffer> {
+        self.buffers.reuse(&self.xen, self.keeps_grants(), pages)
     }
 
     fn submit(&mut self, request: Request) -> Result<Token, Refused> {
