@@ -1,16 +1,16 @@
 //! From the entry point to the jobs: the order in which things come up.
 
-use core::fmt::Write;
+use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 
-use crate::arch::{self, cpu};
-use crate::bootinfo::{BootInfo, EntryKind};
-use crate::console::{self, Emergency};
 use firn_task::Time;
 use firn_xen::blkfront::VbdConfig;
 use firn_xen::store::Store;
 
+use crate::arch::{self, cpu};
+use crate::bootinfo::{BootInfo, EntryKind};
 use crate::cmdline::{self, Options};
+use crate::console::{self, Emergency};
 use crate::exec::MainLoop;
 use crate::host::{self, Hypervisor};
 use crate::{mm, power};
@@ -22,7 +22,11 @@ use crate::{mm, power};
 pub fn start(kind: EntryKind, info: u64, entry_tsc: u64) -> ! {
     console::init();
     arch::init();
-    match bring_up(kind, info, entry_tsc) {
+    let hypervisor = host::detect(cpu::cpuid);
+    if matches!(hypervisor, Hypervisor::Xen { .. }) {
+        host::xen::init();
+    }
+    match bring_up(hypervisor, kind, info, entry_tsc) {
         Ok(()) => power::stop(power::Stop::PowerOff),
         Err(Failed) => power::crash(),
     }
@@ -31,41 +35,45 @@ pub fn start(kind: EntryKind, info: u64, entry_tsc: u64) -> ! {
 /// Bringing up failed, and the reason has been logged.
 struct Failed;
 
-fn bring_up(kind: EntryKind, info: u64, entry_tsc: u64) -> Result<(), Failed> {
+fn bring_up(
+    hypervisor: Hypervisor,
+    kind: EntryKind,
+    info: u64,
+    entry_tsc: u64,
+) -> Result<(), Failed> {
     let boot = BootInfo::parse(kind, info, &mm::BootPhysMemory)
         .map_err(|e| failed("boot information", &e))?;
     let (options, jobs) = cmdline::parse(&boot.command_line, |bad| log::error!("{bad}"));
     console::set_level(options.log);
     mm::init(&boot).map_err(|e| failed("memory", &e))?;
-    let hypervisor = host::detect(cpu::cpuid);
-    log::info!(
-        "firn {} entered by {:?}, on {hypervisor}, {} cycles after entry",
-        env!("CARGO_PKG_VERSION"),
-        boot.entry,
-        cpu::tsc() - entry_tsc
-    );
-    if let Some(memory) = mm::report() {
-        log::info!("memory: {memory}");
-    }
     match hypervisor {
-        Hypervisor::Xen { .. } => run_on_xen(&options, jobs),
+        Hypervisor::Xen { .. } => run_on_xen(&boot, &options, jobs, entry_tsc),
         other => {
-            log::error!("{other} is under this guest: firn needs Xen; start it by `xl create`");
+            banner(&boot, format_args!("{other}"));
+            log::error!("this is {other}, and firn drives only Xen: start it by `xl create`");
             Err(Failed)
         }
     }
 }
 
-fn run_on_xen(options: &Options, jobs: &str) -> Result<(), Failed> {
-    host::xen::init();
-    let xen = host::xen::connect().map_err(|e| failed("Xen", &e))?;
-    log::info!("Xen {}, clock and events are up", xen.version());
+fn run_on_xen(
+    boot: &BootInfo,
+    options: &Options,
+    jobs: &str,
+    entry_tsc: u64,
+) -> Result<(), Failed> {
+    let xen = host::xen::connect(entry_tsc).map_err(|e| failed("Xen", &e))?;
+    let console = host::xen_console::attach(&xen)
+        .inspect_err(|e| log::error!("{e}; text goes to port 0xE9 only"))
+        .ok();
+    banner(boot, format_args!("Xen {}", xen.version()));
     let store = Store::attach(&xen).map_err(|e| failed("xenstore", &e))?;
     let config = VbdConfig {
         deadline: options.deadline,
         ..VbdConfig::default()
     };
-    let main_loop = MainLoop::new(&xen, &store, config).map_err(|e| failed("timer", &e))?;
+    let main_loop =
+        MainLoop::new(&xen, &store, console, config).map_err(|e| failed("timer", &e))?;
     log::debug!("jobs: '{jobs}'");
     let bus = main_loop.bus.clone();
     let deadline = xen.now() + options.deadline;
@@ -80,7 +88,20 @@ fn run_on_xen(options: &Options, jobs: &str) -> Result<(), Failed> {
     Ok(())
 }
 
-fn failed(what: &str, why: &dyn core::fmt::Display) -> Failed {
+/// What a person wants to know first.
+fn banner(boot: &BootInfo, hypervisor: fmt::Arguments<'_>) {
+    let id = arch::build_id();
+    let version = env!("CARGO_PKG_VERSION");
+    log::info!(
+        "firn {version} (build {id}) on {hypervisor}, entered by {:?}",
+        boot.entry
+    );
+    if let Some(memory) = mm::report() {
+        log::info!("memory: {memory}");
+    }
+}
+
+fn failed(what: &str, why: &dyn fmt::Display) -> Failed {
     log::error!("{what}: {why}");
     Failed
 }

@@ -195,6 +195,16 @@ impl<H: Hal> Console<H> {
         done
     }
 
+    /// Whether the host has read everything, the ring included.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        let Ok(mut state) = self.state.try_borrow_mut() else {
+            return true;
+        };
+        // A host that breaks the protocol reads nothing more.
+        state.waiting.is_empty() && state.output.room().map_or(true, |room| room == OUT_SIZE)
+    }
+
     /// Reads what the host sent: returns how many bytes of `buffer` it filled.
     pub fn read(&self, buffer: &mut [u8]) -> usize {
         let Ok(mut state) = self.state.try_borrow_mut() else {

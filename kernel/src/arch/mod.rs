@@ -10,13 +10,18 @@
 )]
 
 pub mod cpu;
+mod first_cpu;
 pub mod hypercall;
 pub mod idle;
+mod image;
 mod mem;
 pub mod port;
 mod segments;
 pub mod stacks;
 mod traps;
+
+pub use first_cpu::FirstCpu;
+pub use image::{BuildId, build_id};
 
 /// Loads our own descriptor tables: from here on a fault ends in a dump that
 /// a person can read instead of a triple fault. Call once per boot.

@@ -18,10 +18,11 @@ pub trait Source: Sync {
 static SOURCE: Once<&'static dyn Source> = Once::new();
 static CLOCK: Monotonic = Monotonic::new();
 
-/// Starts the clock: zero is now. The first call counts.
-pub fn start(source: &'static dyn Source) {
+/// Starts the clock; it reads zero when the source says `zero`, which lies in
+/// the past. The first call counts.
+pub fn start(source: &'static dyn Source, zero: u64) {
     SOURCE.call_once(|| {
-        CLOCK.start_at(source.now_ns());
+        CLOCK.start_at(zero);
         source
     });
 }

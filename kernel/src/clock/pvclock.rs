@@ -17,23 +17,29 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// System time in nanoseconds when the TSC reads `tsc`; at least the time
-    /// of the update, and saturating whatever the factors are.
+    /// System time in nanoseconds when the TSC reads `tsc`, before or after the
+    /// update; saturating whatever the factors are.
     ///
     /// Both TSC values wrap around: a guest's TSC starts near zero, and the
     /// update may lie before that.
     pub fn ns_at(&self, tsc: u64) -> u64 {
         let elapsed = tsc.wrapping_sub(self.tsc_timestamp).cast_signed();
-        let cycles = u128::from(elapsed.max(0).cast_unsigned());
+        let ns = self.cycles_to_ns(elapsed.unsigned_abs());
+        match elapsed < 0 {
+            true => self.system_time.saturating_sub(ns),
+            false => self.system_time.saturating_add(ns),
+        }
+    }
+
+    fn cycles_to_ns(&self, cycles: u64) -> u64 {
         let by = u32::from(self.shift.unsigned_abs()).min(64);
-        let shifted = if self.shift < 0 {
-            cycles >> by
-        } else {
-            cycles << by
+        let cycles = u128::from(cycles);
+        let shifted = match self.shift < 0 {
+            true => cycles >> by,
+            false => cycles << by,
         };
         let ns = shifted.saturating_mul(self.multiplier.into()) >> 32;
-        self.system_time
-            .saturating_add(u64::try_from(ns).unwrap_or(u64::MAX))
+        u64::try_from(ns).unwrap_or(u64::MAX)
     }
 }
 
@@ -93,8 +99,9 @@ mod tests {
     }
 
     #[test]
-    fn a_tsc_behind_the_update_counts_as_the_update() {
-        assert_eq!(GHZ_2.ns_at(3), 5_000);
+    fn a_tsc_before_the_update_is_earlier() {
+        assert_eq!(GHZ_2.ns_at(998_000), 4_000);
+        assert_eq!(GHZ_2.ns_at(3), 0);
     }
 
     #[test]
@@ -123,15 +130,20 @@ mod tests {
     }
 
     proptest! {
-        /// No factors that a host can write make it panic or go below the update.
+        /// No factors that a host can write make it panic, or go back while
+        /// the TSC goes on.
         #[test]
         fn any_factors_are_safe(
-            timestamp: u64, system_time: u64, multiplier: u32, shift: i8, tsc: u64,
+            timestamp: u64, system_time: u64, multiplier: u32, shift: i8,
+            from in any::<i64>(), step in 0u64..1 << 62,
         ) {
             let sample = Sample {
                 version: 0, tsc_timestamp: timestamp, system_time, multiplier, shift,
             };
-            prop_assert!(sample.ns_at(tsc) >= system_time);
+            let from = from / 2;
+            let early = timestamp.wrapping_add_signed(from);
+            let late = timestamp.wrapping_add_signed(from.saturating_add_unsigned(step));
+            prop_assert!(sample.ns_at(early) <= sample.ns_at(late));
         }
 
         /// With sane factors it agrees with floating point.

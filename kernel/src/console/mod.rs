@@ -7,25 +7,43 @@ mod logger;
 
 use core::fmt;
 
-use spin::Once;
+use heapless::String;
+use spin::{Mutex, Once};
 
 pub use logger::{Level, parse_level, set_level};
 
 /// Takes the text of the console once the machine is up.
 ///
-/// `write` must not block for ever, allocate or log: it is called from the
-/// logger, and from the panic handler.
+/// Neither method may block for ever or log: they are called from the logger
+/// and from the panic handler.
 pub trait Sink: Sync {
-    /// Writes all of `text`, or drops what the other end does not take in time.
-    fn write(&self, text: &[u8]);
+    /// Takes all of `text`; lines end with a newline alone.
+    fn write(&self, text: &str);
+
+    /// Waits, within a bound of its own, until the other end has everything.
+    fn drain(&self);
 }
 
-static SINK: Once<&'static dyn Sink> = Once::new();
+/// Bytes of early text that are kept for the sink.
+const EARLY_BYTES: usize = 4096;
 
-/// Sends all further text to `sink` instead of the early ports. The first
-/// call counts; there is one console.
+static SINK: Once<&'static dyn Sink> = Once::new();
+static EARLY: Mutex<String<EARLY_BYTES>> = Mutex::new(String::new());
+
+/// Sends all further text to `sink` instead of the early ports, and what was
+/// written so far as well. The first call counts; there is one console.
 pub fn set_sink(sink: &'static dyn Sink) {
     SINK.call_once(|| sink);
+    let mut early = EARLY.lock();
+    sink.write(&early);
+    early.clear();
+}
+
+/// Lets the other end of the console read all text, before the guest stops.
+pub fn drain() {
+    if let Some(sink) = SINK.get() {
+        sink.drain();
+    }
 }
 
 /// Makes text possible at all: ports and the logger. Call first of all.
@@ -41,8 +59,12 @@ pub struct Console;
 impl fmt::Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         match SINK.get() {
-            Some(sink) => sink.write(text.as_bytes()),
-            None => early_write(text),
+            Some(sink) => sink.write(text),
+            None => {
+                // What does not fit is only on the early ports.
+                let _ = EARLY.lock().push_str(text);
+                early_write(text);
+            }
         }
         Ok(())
     }
@@ -55,7 +77,7 @@ impl fmt::Write for Emergency {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         early_write(text);
         if let Some(sink) = SINK.get() {
-            sink.write(text.as_bytes());
+            sink.write(text);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use alloc::rc::Rc;
 use firn_task::{Executor, Instant};
 use firn_xen::blkfront::VbdConfig;
 use firn_xen::bus::Bus;
+use firn_xen::console::Console;
 use firn_xen::event::EventError;
 use firn_xen::hypercall::Hypercall;
 use firn_xen::store::Store;
@@ -27,6 +28,8 @@ pub struct MainLoop {
     pub xen: Rc<Xen<XenHal>>,
     /// Xenstore.
     pub store: Store<XenHal>,
+    /// The console, if the toolstack made one.
+    pub console: Option<Rc<Console<XenHal>>>,
     /// Disks.
     pub bus: Rc<Bus<XenHal>>,
     /// Tasks of applications: they live in job memory.
@@ -44,6 +47,7 @@ impl MainLoop {
     pub fn new(
         xen: &Rc<Xen<XenHal>>,
         store: &Store<XenHal>,
+        console: Option<Rc<Console<XenHal>>>,
         config: VbdConfig,
     ) -> Result<Self, EventError> {
         // Xen ticks every new vCPU; where it does not, stopping fails, and
@@ -63,6 +67,7 @@ impl MainLoop {
         Ok(Self {
             xen: xen.clone(),
             store: store.clone(),
+            console,
             bus,
             jobs: Rc::new(Executor::new()),
             drivers,
@@ -83,6 +88,9 @@ impl MainLoop {
     fn pass(&self) -> bool {
         self.xen.poll();
         let more = self.store.poll();
+        if let Some(console) = &self.console {
+            console.flush();
+        }
         self.bus.for_each(|vbd| {
             if let Ok(mut front) = vbd.front.try_borrow_mut() {
                 front.take_event();

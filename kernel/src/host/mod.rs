@@ -3,5 +3,7 @@
 mod detect;
 #[cfg(firn_bare)]
 pub mod xen;
+#[cfg(firn_bare)]
+pub(crate) mod xen_console;
 
 pub use detect::{Hypervisor, detect};

@@ -2,6 +2,7 @@
 
 use alloc::rc::Rc;
 use core::mem::offset_of;
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use firn_block::shm::Region;
@@ -16,7 +17,7 @@ use firn_xen::{Hal, SetupError, Xen};
 use spin::Once;
 
 use crate::arch::{cpu, hypercall};
-use crate::clock::{self, Sample, Source, read_stable};
+use crate::clock::{self, Sample, Source, Torn, read_stable};
 use crate::mm::{self, PAGE};
 use crate::power::{self, Stop};
 
@@ -80,7 +81,7 @@ impl Hal for XenHal {
 /// The clock of the first vCPU, in the shared info page.
 struct XenClock {
     shared_info: Region,
-    last: core::sync::atomic::AtomicU64,
+    last: AtomicU64,
 }
 
 impl XenClock {
@@ -88,8 +89,8 @@ impl XenClock {
     const TIME: usize = offset_of!(SharedInfo, vcpu_info) + offset_of!(VcpuInfo, time);
 }
 
-impl Source for XenClock {
-    fn now_ns(&self) -> u64 {
+impl XenClock {
+    fn sample(&self) -> Result<Sample, Torn> {
         let version = || self.shared_info.atomic_u32(Self::TIME).load(Acquire);
         let copy = || {
             let time: VcpuTimeInfo = self.shared_info.read(Self::TIME);
@@ -101,15 +102,21 @@ impl Source for XenClock {
                 shift: time.tsc_shift,
             }
         };
+        read_stable(version, copy)
+    }
+}
+
+impl Source for XenClock {
+    fn now_ns(&self) -> u64 {
         // A record that is never consistent means a broken hypervisor; time
         // then stands still instead of hanging the guest.
-        match read_stable(version, copy) {
+        match self.sample() {
             Ok(sample) => {
                 let now = sample.ns_at(cpu::tsc());
                 self.last.store(now, Relaxed);
                 now
             }
-            Err(_) => self.last.load(Relaxed),
+            Err(Torn) => self.last.load(Relaxed),
         }
     }
 }
@@ -122,17 +129,20 @@ pub fn init() {
     power::set_host(shutdown);
 }
 
-/// Sets up the hypervisor's pages, the clock and the upcall.
+/// Sets up the hypervisor's pages, the clock and the upcall. The clock's zero
+/// is when the TSC read `entry_tsc`.
 ///
 /// # Errors
-/// [`SetupError`] or, for the upcall, what Xen said.
-pub fn connect() -> Result<Rc<Xen<XenHal>>, ConnectError> {
+/// [`ConnectError`].
+pub fn connect(entry_tsc: u64) -> Result<Rc<Xen<XenHal>>, ConnectError> {
     let xen = Xen::new(XenHal).map_err(ConnectError::Pages)?;
     let shared_info = xen.events.shared_info().alias();
-    clock::start(CLOCK.call_once(|| XenClock {
+    let clock = CLOCK.call_once(|| XenClock {
         shared_info,
-        last: 0.into(),
-    }));
+        last: AtomicU64::new(0),
+    });
+    let sample = clock.sample().map_err(|Torn| ConnectError::Clock)?;
+    clock::start(clock, sample.ns_at(entry_tsc));
     xen.hal
         .set_hvm_param(
             hvm::PARAM_CALLBACK_IRQ,
@@ -147,6 +157,8 @@ pub fn connect() -> Result<Rc<Xen<XenHal>>, ConnectError> {
 pub enum ConnectError {
     /// Its pages.
     Pages(SetupError),
+    /// Its time record never holds still.
+    Clock,
     /// The vector of event upcalls.
     Upcall(Errno),
 }
@@ -155,6 +167,10 @@ impl core::fmt::Display for ConnectError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Pages(error) => write!(f, "{error}"),
+            Self::Clock => write!(
+                f,
+                "the time record in the shared info page never holds still"
+            ),
             Self::Upcall(errno) => write!(f, "Xen refused an upcall vector: {errno}"),
         }
     }

@@ -23,13 +23,14 @@ pub fn set_host(stop: fn(Stop)) {
 /// Stops the guest.
 #[cfg(firn_bare)]
 pub fn stop(how: Stop) -> ! {
+    crate::console::drain();
     if let Some(host) = HOST.get() {
         host(how);
     }
     // No hypervisor that we know, or it did not comply. QEMU without one has
     // a device for this; elsewhere the line on the console must do.
-    crate::arch::port::debug_exit(how as u8);
     crate::println!("firn: halted ({how:?}); nothing here can switch the machine off");
+    crate::arch::port::debug_exit(how as u8);
     crate::arch::cpu::halt_forever()
 }
 
