@@ -213,7 +213,14 @@ impl<H: Hal> Vbd<H> {
         let xen = &self.xen;
         if features.segments > MAX_SEGMENTS {
             let entries = link.ring.size();
-            match Indirect::new(xen, link.backend, entries, features.segments) {
+            // A backend that keeps grants mapped maps all of them writable,
+            // whatever they are for.
+            let access = if features.persistent {
+                Access::ReadWrite
+            } else {
+                Access::Read
+            };
+            match Indirect::new(xen, link.backend, entries, features.segments, access) {
                 Ok(Some(indirect)) => {
                     link.indirect = Some(indirect);
                     link.segments = features.segments;

@@ -228,12 +228,13 @@ impl<H: Hal> Front<H> {
 }
 
 impl Indirect {
-    /// Pages for `entries` slots of `segments` segments each, granted read-only.
+    /// Pages for `entries` slots of `segments` segments each.
     pub(super) fn new<H: Hal>(
         xen: &Xen<H>,
         backend: DomId,
         entries: u32,
         segments: usize,
+        access: Access,
     ) -> Result<Option<Self>, GrantError> {
         let pages_per_slot = segments.div_ceil(SEGMENTS_PER_INDIRECT_PAGE);
         let Some(memory) = xen.hal.alloc_shared(pages_per_slot * entries as usize) else {
@@ -241,7 +242,7 @@ impl Indirect {
         };
         let mut grants = Vec::with_capacity(memory.page_count());
         for page in 0..memory.page_count() {
-            match xen.grant_page(backend, &memory, page, Access::Read, "blk indirect") {
+            match xen.grant_page(backend, &memory, page, access, "blk indirect") {
                 Ok(grant) => grants.push(grant),
                 Err(error) => {
                     xen.reclaim(memory, &grants);
