@@ -40,6 +40,11 @@ impl Place {
     }
 }
 
+fn is_zero(page: &Region, place: &Place) -> bool {
+    let zero = |at| page.atomic_u32(at).load(Acquire) == 0;
+    zero(place.prod) && zero(place.cons)
+}
+
 /// The end that writes.
 pub(crate) struct Producer {
     page: Region,
@@ -71,6 +76,12 @@ impl Producer {
     pub(crate) const fn bad_index(&self) -> BadIndex {
         let (theirs, ours) = (self.cons, self.prod);
         BadIndex { theirs, ours }
+    }
+
+    /// Whether both indices in the page are 0 and ours is not: the other end
+    /// has set the ring up anew.
+    pub(crate) fn is_zeroed(&self) -> bool {
+        self.prod != 0 && is_zero(&self.page, &self.place)
     }
 
     /// How many bytes fit now.
@@ -129,6 +140,11 @@ impl Consumer {
         self.cons = self.page.atomic_u32(self.place.cons).load(Acquire);
         let prod = self.page.atomic_u32(self.place.prod).load(Acquire);
         prod.wrapping_sub(self.cons)
+    }
+
+    /// As [`Producer::is_zeroed`].
+    pub(crate) fn is_zeroed(&self) -> bool {
+        self.cons != 0 && is_zero(&self.page, &self.place)
     }
 
     /// Fills as much of `buffer` as there are bytes. The flag tells whether the

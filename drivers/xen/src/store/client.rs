@@ -17,7 +17,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::future::poll_fn;
-use core::mem::replace;
 use core::task::{Poll, Waker};
 use core::time::Duration;
 use firn_task::{Signal, timeout};
@@ -153,8 +152,7 @@ impl State {
             let (path, token) = reply::watch_event(self.inbox.payload(header))?;
             return self.watches.fire(path, token);
         }
-        let mut pending = self.take_pending(header.req_id)?;
-        let (asked, tx) = (pending.what, pending.tx);
+        let (asked, tx) = self.unanswered(header.req_id)?;
         if got != asked && got != MessageType::ERROR {
             return Err(StoreOffence::WrongType { asked, got });
         }
@@ -167,23 +165,15 @@ impl State {
             MessageType::ERROR => Err(Failure::Refused(reply::refusal(payload)?)),
             _ => Ok(payload.to_owned()),
         };
-        match replace(&mut pending.fate, Fate::Forgotten) {
-            Fate::Awaited(waker) => {
-                pending.fate = Fate::Done(result);
-                self.pending.insert(header.req_id, pending);
-                return Ok(waker);
-            }
-            Fate::EndOfWatch(token) => self.watches.remove(token),
-            Fate::Forgotten | Fate::Done(_) => self.answered_late(asked, result)?,
-        }
-        Ok(None)
+        self.answer(header.req_id, asked, result)
     }
 
-    fn take_pending(&mut self, req_id: u32) -> Result<Pending, StoreOffence> {
-        match self.pending.remove(&req_id) {
+    /// What was asked, and in which transaction. Until all of a reply has been
+    /// checked, its request stays unanswered: who waits learns of the offence.
+    fn unanswered(&self, req_id: u32) -> Result<(MessageType, u32), StoreOffence> {
+        match self.pending.get(&req_id) {
             Some(pending) if !matches!(pending.fate, Fate::Done(_)) => {
-                self.answered[req_id as usize % REMEMBERED] = req_id;
-                Ok(pending)
+                Ok((pending.what, pending.tx))
             }
             Some(_) => Err(StoreOffence::DuplicateReply { req_id }),
             None if req_id != 0 && self.answered.contains(&req_id) => {
@@ -191,6 +181,29 @@ impl State {
             }
             None => Err(StoreOffence::ReplyToNobody { req_id }),
         }
+    }
+
+    /// Gives a reply to whom it belongs. Returns whom to wake.
+    fn answer(
+        &mut self,
+        req_id: u32,
+        asked: MessageType,
+        result: Result<Vec<u8>, Failure>,
+    ) -> Result<Option<Waker>, StoreOffence> {
+        self.answered[req_id as usize % REMEMBERED] = req_id;
+        let Some(pending) = self.pending.get_mut(&req_id) else {
+            return Ok(None);
+        };
+        if let Fate::Awaited(waker) = &mut pending.fate {
+            let waker = waker.take();
+            pending.fate = Fate::Done(result);
+            return Ok(waker);
+        }
+        match self.pending.remove(&req_id).map(|pending| pending.fate) {
+            Some(Fate::EndOfWatch(token)) => self.watches.remove(token),
+            _ => self.answered_late(asked, result)?,
+        }
+        Ok(None)
     }
 
     /// A reply that nobody waits for any more. A transaction that was opened
@@ -249,7 +262,7 @@ impl<H: Hal> Client<H> {
             }
             Connection::Up => {}
         }
-        let sent = !state.out.is_empty() && state.ring.send(&mut state.out)? > 0;
+        let sent = state.ring.send(&mut state.out)? > 0;
         *kick |= sent;
         let (received, wake_server) = state.inbox.receive(&mut state.ring)?;
         *kick |= wake_server;
@@ -329,12 +342,17 @@ impl<H: Hal> Client<H> {
             };
             (id, sent)
         };
-        // Even a request that did not fit is a reason to tell the server: the
-        // ring is full of earlier ones.
-        if self.checked(sent)? > 0 {
-            self.kick();
+        match sent {
+            Ok(0) => Ok(id),
+            Ok(_) => {
+                self.kick();
+                Ok(id)
+            }
+            Err(error) => {
+                self.fail(&error);
+                Err(error)
+            }
         }
-        Ok(id)
     }
 
     /// Sends a request about `path` and waits for the payload of its reply.

@@ -1,6 +1,6 @@
 //! Messages: a header and up to 4096 bytes, cut out of a stream of bytes.
 
-use super::error::StoreOffence;
+use super::error::{StoreError, StoreOffence};
 use super::ring::Ring;
 use crate::wire::xs::{Header, MessageType, PAYLOAD_MAX};
 use alloc::boxed::Box;
@@ -66,7 +66,7 @@ impl Inbox {
 
     /// Takes bytes from the ring, up to the end of the header or the message.
     /// The flag tells whether the server may wait for the room.
-    pub(super) fn receive(&mut self, ring: &mut Ring) -> Result<(Received, bool), StoreOffence> {
+    pub(super) fn receive(&mut self, ring: &mut Ring) -> Result<(Received, bool), StoreError> {
         let payload = self.header.map_or(0, |header| header.len as usize);
         let (len, wake) = ring.receive(&mut self.buffer[self.have..HEADER + payload])?;
         self.have += len;

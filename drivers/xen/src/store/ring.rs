@@ -1,6 +1,6 @@
 //! The ring page: bytes both ways, and the state of the connection.
 
-use super::error::StoreOffence;
+use super::error::{StoreError, StoreOffence};
 use crate::byte_ring::{Consumer, Place, Producer};
 use crate::wire::xs::{
     CONNECTED, FEATURE_ERROR, FEATURE_RECONNECTION, Interface, RECONNECT, RING_SIZE,
@@ -87,23 +87,34 @@ impl Ring {
     }
 
     /// Moves as much of `out` as fits; returns how many bytes.
-    pub(super) fn send(&mut self, out: &mut VecDeque<u8>) -> Result<usize, StoreOffence> {
-        self.requests
-            .send(out)
-            .map_err(|bad| StoreOffence::RequestIndex {
+    pub(super) fn send(&mut self, out: &mut VecDeque<u8>) -> Result<usize, StoreError> {
+        let sent = self.requests.send(out);
+        sent.map_err(|bad| {
+            self.impossible(StoreOffence::RequestIndex {
                 cons: bad.theirs,
                 prod: bad.ours,
             })
+        })
     }
 
     /// Fills as much of `buffer` as there are bytes. The flag tells whether the
     /// server may wait for the room that this made.
-    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Result<(usize, bool), StoreOffence> {
-        self.replies
-            .receive(buffer)
-            .map_err(|bad| StoreOffence::ResponseIndex {
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Result<(usize, bool), StoreError> {
+        let received = self.replies.receive(buffer);
+        received.map_err(|bad| {
+            self.impossible(StoreOffence::ResponseIndex {
                 prod: bad.theirs,
                 cons: bad.ours,
             })
+        })
+    }
+
+    /// An index that cannot be true is an offence, unless the server has reset
+    /// the connection and we saw neither the beginning nor the end of that.
+    fn impossible(&self, offence: StoreOffence) -> StoreError {
+        if self.requests.is_zeroed() && self.replies.is_zeroed() {
+            return StoreError::Reset;
+        }
+        offence.into()
     }
 }
