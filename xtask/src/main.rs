@@ -4,6 +4,7 @@
 mod cmd;
 mod elf;
 mod progress;
+mod rules;
 mod terminal;
 mod workspace;
 
@@ -21,15 +22,21 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Build(cmd::build::Args),
-    Lab(cmd::lab::Args),
     Run(cmd::run::Args),
+    Test(cmd::test::Args),
+    Check(cmd::check::Args),
+    Lab(cmd::lab::Args),
+    Image(cmd::image::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Build(args) => cmd::build::run(&args),
-        Command::Lab(args) => cmd::lab::run(&args),
         Command::Run(args) => cmd::run::run(&args),
+        Command::Test(args) => cmd::test::run(&args),
+        Command::Check(args) => cmd::check::run(&args),
+        Command::Lab(args) => cmd::lab::run(&args),
+        Command::Image(args) => cmd::image::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -40,3 +40,4 @@ pub use lab::Lab;
 pub use machine::{DiskSpec, Host, LabConfig};
 pub use packages::{Packages, SUITE};
 pub use transcript::{Sink, Transcript, by_line, tail};
+pub use xl::xl_config;

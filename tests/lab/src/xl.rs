@@ -13,7 +13,18 @@ use crate::transcript::tail;
 /// Creates and starts the guest.
 pub(crate) fn create(lab: &Lab, spec: &GuestSpec, files: &Files) -> Result<()> {
     let path = format!("/tmp/{}.cfg", files.name);
-    lab.put(&path, 0o644, config(spec, files).as_bytes())?;
+    lab.put(
+        &path,
+        0o644,
+        config(
+            spec,
+            &files.name,
+            &files.kernel,
+            files.ramdisk.as_deref(),
+            LAB_SCRIPT,
+        )
+        .as_bytes(),
+    )?;
     let output = lab.exec(&["xl", "create", &path], Duration::from_secs(60))?;
     if output.code != Some(0) {
         bail!(
@@ -43,14 +54,29 @@ pub(crate) fn domain(line: &str) -> Option<u32> {
     rest.split(')').next()?.parse().ok()
 }
 
-/// The `xl` config file of a guest.
-fn config(spec: &GuestSpec, files: &Files) -> String {
+/// Tells blkback which device to serve without udev and losetup.
+const LAB_SCRIPT: &str = "script=block-lab,";
+
+/// The `xl` config file of a guest for a Xen host of one's own; `kernel` is
+/// its path there, and disk sources are paths there.
+#[must_use]
+pub fn xl_config(spec: &GuestSpec, kernel: &str) -> String {
+    config(spec, &spec.name, kernel, None, "")
+}
+
+fn config(
+    spec: &GuestSpec,
+    name: &str,
+    kernel: &str,
+    ramdisk: Option<&str>,
+    script: &str,
+) -> String {
     let mut text = format!(
-        "name = \"{}\"\ntype = \"pvh\"\nkernel = \"{}\"\nmemory = {}\nvcpus = {}\n\
+        "name = \"{name}\"\ntype = \"pvh\"\nkernel = \"{kernel}\"\nmemory = {}\nvcpus = {}\n\
          on_poweroff = \"destroy\"\non_reboot = \"destroy\"\non_crash = \"destroy\"\n",
-        files.name, files.kernel, spec.memory, spec.vcpus
+        spec.memory, spec.vcpus
     );
-    if let Some(ramdisk) = &files.ramdisk {
+    if let Some(ramdisk) = ramdisk {
         let _ = writeln!(text, "ramdisk = \"{ramdisk}\"");
     }
     let _ = writeln!(text, "cmdline = {}", quoted(&spec.cmdline));
@@ -65,7 +91,7 @@ fn config(spec: &GuestSpec, files: &Files) -> String {
                 "no-discard"
             };
             format!(
-                "\"format=raw,vdev={},access={access},{discard},script=block-lab,target={}\"",
+                "\"format=raw,vdev={},access={access},{discard},{script}target={}\"",
                 disk.vdev, disk.source
             )
         })
@@ -100,7 +126,6 @@ pub(crate) fn exit(line: &str) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::Client;
     use crate::guest::GuestDisk;
 
     #[test]
@@ -113,20 +138,18 @@ mod tests {
                     .read_only()
                     .without_discard(),
             );
-        let files = Files {
-            name: "g-1".into(),
-            kernel: "/tmp/k".into(),
-            ramdisk: None,
-        };
-        let text = config(&spec, &files);
+        let text = config(&spec, "g-1", "/tmp/k", Some("/tmp/r"), LAB_SCRIPT);
         for part in [
             "name = \"g-1\"",
+            "kernel = \"/tmp/k\"",
+            "ramdisk = \"/tmp/r\"",
             "cmdline = 'a -- read disk=\"x\"'",
             "\"format=raw,vdev=xvda,access=rw,discard,script=block-lab,target=/dev/firn/d0\"",
             "vdev=xvdb,access=ro,no-discard,script=block-lab,target=/dev/nullb0",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
+        assert!(!xl_config(&spec, "/k").contains("block-lab"));
     }
 
     #[test]

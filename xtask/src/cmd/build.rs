@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use duct::cmd;
+use duct::{Expression, cmd};
 
 use crate::elf;
 use crate::workspace;
@@ -39,38 +39,32 @@ pub(crate) struct Elf {
 pub(crate) fn run(_args: &Args) -> Result<()> {
     let elf = build()?;
     let report = elf::check(&elf.stripped, &elf.debug)?;
-    println!(
-        "{}: {} bytes, PVH entry {:#x}, {} instructions without AVX, \
-         no red zone in our own code ({} prebuilt functions use one)",
-        elf.stripped.display(),
-        report.size,
-        report.pvh_entry,
-        report.instructions,
-        report.allowed
-    );
+    println!("{}: {report}", elf.stripped.display());
     Ok(())
+}
+
+/// A cargo command for the ELF's crate, with all that makes it bare.
+pub(crate) fn bare(command: &str, more: &[&str]) -> Expression {
+    let target_dir = workspace::target().join("kernel");
+    let mut words = vec![command.to_owned()];
+    words.extend(["--package=firn-boot".into(), "--profile=kernel".into()]);
+    words.push(format!("--target={TARGET}"));
+    words.push(format!("--target-dir={}", target_dir.display()));
+    words.extend(more.iter().map(|w| (*w).to_owned()));
+    cmd(workspace::cargo(), words)
+        .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\u{1f}"))
+        .env_remove("RUSTFLAGS")
 }
 
 /// Compiles and links the ELF; does not check it.
 pub(crate) fn build() -> Result<Elf> {
-    let root = workspace::root();
     let target = workspace::target();
-    let status = cmd!(
-        workspace::cargo(),
-        "build",
-        "--package=firn-boot",
-        "--profile=kernel",
-        format!("--target={TARGET}"),
-        "--target-dir",
-        target.join("kernel")
-    )
-    .dir(&root)
-    .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\u{1f}"))
-    .env_remove("RUSTFLAGS")
-    .unchecked()
-    .run()
-    .context("cannot start cargo")?
-    .status;
+    let status = bare("build", &[])
+        .dir(workspace::root())
+        .unchecked()
+        .run()
+        .context("cannot start cargo")?
+        .status;
     ensure!(
         status.success(),
         "building the ELF failed; the reason is above"

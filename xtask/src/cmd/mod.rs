@@ -1,5 +1,8 @@
 //! One file per command.
 
 pub(crate) mod build;
+pub(crate) mod check;
+pub(crate) mod image;
 pub(crate) mod lab;
 pub(crate) mod run;
+pub(crate) mod test;

@@ -6,8 +6,8 @@ mod layout;
 #[cfg(test)]
 mod sample;
 
-use std::fs;
 use std::path::Path;
+use std::{fmt, fs};
 
 use anyhow::{Context, Result, bail};
 
@@ -23,23 +23,37 @@ pub(crate) struct Report {
     pub(crate) allowed: usize,
 }
 
-/// One check by name, for counting and for messages.
-type Check<'a> = (&'a str, Box<dyn Fn() -> Result<()> + 'a>);
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} bytes, PVH entry {:#x}, {} instructions without AVX, \
+             no red zone in our own code ({} prebuilt functions use one)",
+            self.size, self.pvh_entry, self.instructions, self.allowed
+        )
+    }
+}
+
+/// The result of each check, by name.
+type Results = Vec<(&'static str, Result<()>)>;
 
 /// Runs every check on the stripped and on the unstripped file.
-pub(crate) fn check(stripped: &Path, debug: &Path) -> Result<Report> {
-    let read = |path: &Path| fs::read(path).with_context(|| path.display().to_string());
+pub(crate) fn checks(stripped: &Path, debug: &Path) -> Result<Results> {
     let (small, full) = (read(stripped)?, read(debug)?);
-    let checks: [Check<'_>; 5] = [
-        ("size", Box::new(|| size(&small))),
-        ("PVH note", Box::new(|| layout::pvh_entry(&small).map(drop))),
-        ("entry point", Box::new(|| layout::entry(&small))),
-        ("static link", Box::new(|| layout::is_static(&small))),
-        ("code", Box::new(|| code::check(&full).map(drop))),
-    ];
-    let failed: Vec<_> = checks
-        .iter()
-        .filter_map(|(name, check)| Some(format!("{name}: {:#}", check().err()?)))
+    Ok(vec![
+        ("size", size(&small)),
+        ("PVH note", layout::pvh_entry(&small).map(drop)),
+        ("entry point", layout::entry(&small)),
+        ("static link", layout::is_static(&small)),
+        ("code", code::check(&full).map(drop)),
+    ])
+}
+
+/// Runs every check; an error lists all that failed.
+pub(crate) fn check(stripped: &Path, debug: &Path) -> Result<Report> {
+    let results = checks(stripped, debug)?.into_iter();
+    let failed: Vec<_> = results
+        .filter_map(|(name, result)| Some(format!("{name}: {:#}", result.err()?)))
         .collect();
     if !failed.is_empty() {
         bail!(
@@ -48,6 +62,7 @@ pub(crate) fn check(stripped: &Path, debug: &Path) -> Result<Report> {
             failed.join("\n")
         );
     }
+    let (small, full) = (read(stripped)?, read(debug)?);
     let code = code::check(&full)?;
     Ok(Report {
         size: small.len(),
@@ -55,6 +70,10 @@ pub(crate) fn check(stripped: &Path, debug: &Path) -> Result<Report> {
         instructions: code.instructions,
         allowed: code.allowed,
     })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| path.display().to_string())
 }
 
 fn size(file: &[u8]) -> Result<()> {
