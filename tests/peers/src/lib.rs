@@ -11,6 +11,7 @@
 #![deny(unsafe_code)]
 
 mod blkback;
+mod io;
 mod machine;
 pub mod memory;
 mod store;
@@ -19,6 +20,7 @@ mod world;
 pub use blkback::{
     BlkBack, BlkOffence, Config, Counters, DiscardConfig, Disk, DiskOp, Order, Publish,
 };
+pub use io::{SECTORS, live, pattern};
 pub use machine::{
     CallKind, Channel, FakeMachine, GUEST, GrantError, HOST, MAX_GRANT_FRAMES, Mapping, Violation,
 };

@@ -1,11 +1,8 @@
 //! What a backend says about itself, and what the frontend makes of it.
 
-mod common;
-
-use common::{SECTORS, flush, live, pattern, read, write};
 use firn_block::gate::Lifecycle;
 use firn_block::{Discard, Durability, Op, Request, Why};
-use firn_peers::{Config, DiscardConfig, DiskOp, Publish, World};
+use firn_peers::{Config, DiscardConfig, DiskOp, Publish, SECTORS, World, live, pattern};
 use firn_xen::blkfront::ConnectError;
 
 /// Connects, moves 100 KiB both ways and flushes, and looks at the disk.
@@ -13,22 +10,18 @@ fn round_trip(config: Config) -> World {
     let what = format!("{config:?}");
     let mut world = live(config);
     let data = pattern(3, 100 << 10);
-    assert_eq!(write(&mut world, 0, 24, &data).result, Ok(()), "{what}");
+    assert_eq!(world.write(0, 24, &data), Ok(()), "{what}");
     let disk = world.backends[0].disk();
     assert_eq!(disk.content(24, 200), data, "{what}");
     match world.report(0).info.durability {
-        Durability::None => assert_eq!(
-            flush(&mut world, 0),
-            Err(Why::Unsupported(Op::Flush)),
-            "{what}"
-        ),
+        Durability::None => assert_eq!(world.flush(0), Err(Why::Unsupported(Op::Flush)), "{what}"),
         Durability::Flush | Durability::Barrier => {
             assert!(disk.unflushed() > 0);
-            assert_eq!(flush(&mut world, 0), Ok(Ok(())), "{what}");
+            assert_eq!(world.flush(0), Ok(Ok(())), "{what}");
             assert_eq!(disk.unflushed(), 0, "{what}");
         }
     }
-    assert_eq!(read(&mut world, 0, 24, data.len()), Ok(data), "{what}");
+    assert_eq!(world.read(0, 24, data.len()), Ok(data), "{what}");
     world.assert_clean();
     world
 }
@@ -103,7 +96,7 @@ fn a_request_is_split_by_what_the_backend_takes_at_once() {
         });
         let before = world.backends[0].counters().requests;
         let data = pattern(5, 25 * 4096);
-        assert_eq!(write(&mut world, 0, 0, &data).result, Ok(()));
+        assert_eq!(world.write(0, 0, &data), Ok(()));
         let taken = world.backends[0].counters().requests - before;
         assert_eq!(taken, pieces, "25 pages, {indirect} indirect segments");
     }
@@ -122,13 +115,12 @@ fn a_disk_of_4096_byte_sectors_takes_whole_blocks_only() {
     for (sector, bytes) in [(1, 4096), (8, 512), (8, 4096 + 512)] {
         let buffer = world.buffer(0, 2);
         let request = Request::data(Op::Read, sector, buffer, bytes);
-        let refused = world.submit(0, request);
-        assert_eq!(common::why(refused), Why::Misaligned { unit: 4096 });
+        assert_eq!(world.refusal(0, request), Why::Misaligned { unit: 4096 });
     }
     let last = SECTORS - 8;
     let data = pattern(9, 4096);
-    assert_eq!(write(&mut world, 0, last, &data).result, Ok(()));
-    assert_eq!(read(&mut world, 0, last, 4096), Ok(data));
+    assert_eq!(world.write(0, last, &data), Ok(()));
+    assert_eq!(world.read(0, last, 4096), Ok(data));
     world.assert_clean();
 }
 
@@ -138,9 +130,9 @@ fn a_disk_beyond_two_tebibytes_is_addressed_right() {
     let mut world = World::with_disk(Config::default(), sectors);
     let data = pattern(1, 4096);
     for sector in [(1 << 32) - 4, 1 << 32, sectors - 8] {
-        assert_eq!(write(&mut world, 0, sector, &data).result, Ok(()));
+        assert_eq!(world.write(0, sector, &data), Ok(()));
         assert_eq!(world.backends[0].disk().content(sector, 8), data);
-        assert_eq!(read(&mut world, 0, sector, 4096), Ok(data.clone()));
+        assert_eq!(world.read(0, sector, 4096), Ok(data.clone()));
     }
     assert_eq!(world.backends[0].disk().content(0, 8), vec![0; 4096]);
     world.assert_clean();
@@ -159,12 +151,16 @@ fn a_read_only_disk_is_read_and_never_written() {
     });
     let data = pattern(2, 8192);
     world.backends[0].disk().set_content(16, &data);
-    assert_eq!(read(&mut world, 0, 16, 8192), Ok(data));
+    assert_eq!(world.read(0, 16, 8192), Ok(data));
     let buffer = world.buffer(0, 1);
-    let refused = world.submit(0, Request::data(Op::Write, 0, buffer, 512));
-    assert_eq!(common::why(refused), Why::ReadOnly);
-    let refused = world.submit(0, Request::discard(0, 8, false));
-    assert_eq!(common::why(refused), Why::ReadOnly);
+    assert_eq!(
+        world.refusal(0, Request::data(Op::Write, 0, buffer, 512)),
+        Why::ReadOnly
+    );
+    assert_eq!(
+        world.refusal(0, Request::discard(0, 8, false)),
+        Why::ReadOnly
+    );
     let log = world.backends[0].disk().log();
     assert!(log.iter().all(|op| matches!(op, DiskOp::Read { .. })));
     world.assert_clean();
@@ -187,7 +183,7 @@ fn discard_says_what_was_offered() {
         secure: true,
     };
     assert_eq!(world.report(0).info.discard, Some(expected));
-    assert_eq!(write(&mut world, 0, 0, &pattern(1, 65536)).result, Ok(()));
+    assert_eq!(world.write(0, 0, &pattern(1, 65536)), Ok(()));
     world.backends[0].disk().clear_log();
     for secure in [false, true] {
         let sector = if secure { 64 } else { 16 };
@@ -201,17 +197,19 @@ fn discard_says_what_was_offered() {
         };
         assert_eq!(world.backends[0].disk().log().pop(), Some(expected));
     }
-    assert_eq!(read(&mut world, 0, 16, 32 * 512), Ok(vec![0; 32 * 512]));
+    assert_eq!(world.read(0, 16, 32 * 512), Ok(vec![0; 32 * 512]));
     world.assert_clean();
 
     let world = live(offer(false));
     let secure = Op::Discard { secure: true };
-    let refused = world.submit(0, Request::discard(0, 8, true));
-    assert_eq!(common::why(refused), Why::Unsupported(secure));
+    assert_eq!(
+        world.refusal(0, Request::discard(0, 8, true)),
+        Why::Unsupported(secure)
+    );
     let world = live(Config::default());
-    let refused = world.submit(0, Request::discard(0, 8, false));
     let plain = Op::Discard { secure: false };
-    assert_eq!(common::why(refused), Why::Unsupported(plain));
+    let refused = world.refusal(0, Request::discard(0, 8, false));
+    assert_eq!(refused, Why::Unsupported(plain));
 }
 
 #[test]
@@ -296,7 +294,7 @@ fn odd_values_that_can_be_lived_with_are() {
         });
         world.settle();
         assert!(world.is_live(0), "{name} = {value}: {:?}", world.report(0));
-        assert_eq!(read(&mut world, 0, 0, 4096), Ok(vec![0; 4096]));
+        assert_eq!(world.read(0, 0, 4096), Ok(vec![0; 4096]));
     }
     for name in [
         "sector-size",
