@@ -3,6 +3,7 @@
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 
+use firn_jobs::Machine;
 use firn_task::Time;
 use firn_xen::blkfront::VbdConfig;
 use firn_xen::store::Store;
@@ -11,7 +12,7 @@ use crate::arch::{self, cpu};
 use crate::bootinfo::{BootInfo, EntryKind};
 use crate::cmdline::{self, Options};
 use crate::console::{self, Emergency};
-use crate::exec::MainLoop;
+use crate::exec::{KernelMachine, MainLoop};
 use crate::host::{self, Hypervisor};
 use crate::{mm, power};
 
@@ -73,15 +74,13 @@ fn run_on_xen(
         ..VbdConfig::default()
     };
     let main_loop =
-        MainLoop::new(&xen, &store, console, config).map_err(|e| failed("timer", &e))?;
+        MainLoop::start(&xen, &store, console, config).map_err(|e| failed("timer", &e))?;
     log::debug!("jobs: '{jobs}'");
-    let bus = main_loop.bus.clone();
-    let deadline = xen.now() + options.deadline;
-    let time = xen.clone();
-    main_loop.jobs.spawn(async move {
-        firn_task::sleep_until(time.clone(), deadline).await;
-        for vbd in bus.vbds() {
-            log::info!("{:?}", vbd.to_report());
+    main_loop.spawn_job(|| async {
+        let deadline = KernelMachine.now() + core::time::Duration::from_secs(2);
+        firn_task::sleep_until(KernelMachine, deadline).await;
+        for disk in KernelMachine.disks() {
+            log::info!("{disk:?}");
         }
     });
     main_loop.run();

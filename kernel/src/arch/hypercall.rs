@@ -4,7 +4,7 @@
 //! arguments in RDI RSI RDX (R10 R8 unused here), result in RAX; no other register changes.
 
 use core::arch::asm;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use firn_xen::hypercall::Hypercall;
 use firn_xen::wire::errno::Errno;
@@ -12,6 +12,7 @@ use firn_xen::wire::errno::Errno;
 use super::cpu;
 
 static USE_VMMCALL: AtomicBool = AtomicBool::new(false);
+static COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// Chooses the instruction by the CPU's vendor. Call before the first
 /// hypercall; the wrong instruction is an invalid opcode.
@@ -31,11 +32,18 @@ pub fn init() {
 /// The error number that Xen returned.
 pub fn xen(mut call: Hypercall<'_>) -> Result<u64, Errno> {
     let registers = call.registers();
+    // Not an atomic addition: one CPU writes it.
+    COUNT.store(count().wrapping_add(1), Ordering::Relaxed);
     // SAFETY: pointers among the arguments come from borrows inside `call`,
     // which is still alive and has the type that the hypercall expects. What
     // changes the memory map (`AddToPhysmap`) is aimed at frames outside RAM by
     // `Hal::fixed`. Without Xen the instruction faults.
     Errno::check(unsafe { raw(registers.number(), registers.args()) })
+}
+
+/// Hypercalls made since boot.
+pub fn count() -> u64 {
+    COUNT.load(Ordering::Relaxed)
 }
 
 /// Executes the instruction.

@@ -20,6 +20,9 @@ pub trait Sink: Sync {
     /// Takes all of `text`; lines end with a newline alone.
     fn write(&self, text: &str);
 
+    /// Waits a little, if text has piled up that would soon be dropped.
+    fn relieve(&self);
+
     /// Waits, within a bound of its own, until the other end has everything.
     fn drain(&self);
 }
@@ -37,6 +40,13 @@ pub fn set_sink(sink: &'static dyn Sink) {
     let mut early = EARLY.lock();
     sink.write(&early);
     early.clear();
+}
+
+/// Gives the other end of the console a moment to make room, if it needs one.
+pub fn relieve() {
+    if let Some(sink) = SINK.get() {
+        sink.relieve();
+    }
 }
 
 /// Lets the other end of the console read all text, before the guest stops.

@@ -1,7 +1,10 @@
 //! The loop that runs everything on the first vCPU.
 
+use alloc::collections::BTreeSet;
 use alloc::rc::Rc;
+use core::cell::RefCell;
 
+use firn_block::{Armed, Completion, DiskId, Queue};
 use firn_task::{Executor, Instant};
 use firn_xen::blkfront::VbdConfig;
 use firn_xen::bus::Bus;
@@ -13,43 +16,58 @@ use firn_xen::wire::errno::Errno;
 use firn_xen::wire::event_channel::VIRQ_TIMER;
 use firn_xen::wire::misc::SetSingleshotTimer;
 use firn_xen::{Hal, Xen};
+use spin::Once;
 
+use super::job_state::JobState;
+use super::machine::Input;
 use super::{Alarm, Rest};
-use crate::arch::idle;
+use crate::arch::{FirstCpu, idle};
 use crate::clock;
 use crate::host::xen::XenHal;
 use crate::mm::{self, Memory};
 
 const FIRST_VCPU: u32 = 0;
+/// Completions handed out by one disk in one pass.
+const BUDGET: usize = 64;
+
+static MAIN_LOOP: Once<FirstCpu<MainLoop>> = Once::new();
+
+/// The main loop, once [`MainLoop::start`] has made it; before that nobody has
+/// a [`super::KernelMachine`] to ask for it.
+pub(super) fn get() -> &'static MainLoop {
+    match MAIN_LOOP.get() {
+        Some(main_loop) => main_loop,
+        None => panic!("a job ran before the main loop"),
+    }
+}
 
 /// Everything that runs on one vCPU: the hypervisor, its buses, the tasks.
 pub struct MainLoop {
-    /// The hypervisor.
-    pub xen: Rc<Xen<XenHal>>,
-    /// Xenstore.
-    pub store: Store<XenHal>,
-    /// The console, if the toolstack made one.
-    pub console: Option<Rc<Console<XenHal>>>,
-    /// Disks.
-    pub bus: Rc<Bus<XenHal>>,
-    /// Tasks of applications: they live in job memory.
-    pub jobs: Rc<Executor>,
+    pub(super) xen: Rc<Xen<XenHal>>,
+    pub(super) store: Store<XenHal>,
+    pub(super) bus: Rc<Bus<XenHal>>,
+    pub(super) input: Input,
     /// Tasks of the kernel and its drivers: they live in boot memory.
-    drivers: Rc<Executor>,
+    pub(super) drivers: Rc<Executor>,
+    /// Tasks of applications, and what they share.
+    pub(super) jobs: &'static JobState,
+    /// Disks whose jobs look for completions themselves.
+    polled: RefCell<BTreeSet<DiskId>>,
     alarm: Alarm,
 }
 
 impl MainLoop {
-    /// A loop in which the bus looks for devices, with the timer ready.
+    /// Makes the main loop: the bus looks for devices as soon as it runs.
+    /// The first call counts.
     ///
     /// # Errors
     /// What Xen says if it gives no timer interrupt.
-    pub fn new(
+    pub fn start(
         xen: &Rc<Xen<XenHal>>,
         store: &Store<XenHal>,
         console: Option<Rc<Console<XenHal>>>,
         config: VbdConfig,
-    ) -> Result<Self, EventError> {
+    ) -> Result<&'static Self, EventError> {
         // Xen ticks every new vCPU; where it does not, stopping fails, and
         // nothing is lost.
         let _ = xen.hal.hypercall(Hypercall::StopPeriodicTimer(FIRST_VCPU));
@@ -63,21 +81,30 @@ impl MainLoop {
                 log::error!("no devices can come or go any more: {error}");
             }
         });
+        let main_loop = || {
+            FirstCpu::new(Self {
+                xen: xen.clone(),
+                store: store.clone(),
+                bus,
+                input: Input::new(console),
+                drivers,
+                jobs: JobState::create(),
+                polled: RefCell::default(),
+                alarm: Alarm::new(),
+            })
+        };
+        Ok(MAIN_LOOP.call_once(main_loop))
+    }
+
+    /// Adds a task of an application; `make` runs in job memory.
+    pub fn spawn_job<F: Future<Output = ()> + 'static>(&self, make: impl FnOnce() -> F) {
         let _job = mm::enter(Memory::Job);
-        Ok(Self {
-            xen: xen.clone(),
-            store: store.clone(),
-            console,
-            bus,
-            jobs: Rc::new(Executor::new()),
-            drivers,
-            alarm: Alarm::new(),
-        })
+        self.jobs.executor.spawn(make());
     }
 
     /// Runs until all jobs have ended.
     pub fn run(&self) {
-        while !self.jobs.is_empty() {
+        while !self.jobs.executor.is_empty() {
             if !self.pass() {
                 self.rest();
             }
@@ -87,35 +114,90 @@ impl MainLoop {
     /// One look at everything. Returns whether there may be more to do.
     fn pass(&self) -> bool {
         self.xen.poll();
+        self.input.look(&self.xen);
         let more = self.store.poll();
-        if let Some(console) = &self.console {
-            console.flush();
-        }
-        self.bus.for_each(|vbd| {
-            if let Ok(mut front) = vbd.front.try_borrow_mut() {
-                front.take_event();
-            }
-        });
+        let reaped = self.reap_disks();
         let drivers = self.drivers.poll_ready();
         let _job = mm::enter(Memory::Job);
-        self.jobs.poll_ready() || drivers || more
+        self.jobs.timers.fire(self.xen.hal.now());
+        self.jobs.executor.poll_ready() || drivers || more || reaped
+    }
+
+    /// Hands out what the disks have completed. Returns whether there was any.
+    fn reap_disks(&self) -> bool {
+        let mut any = false;
+        self.bus.for_each(|vbd| {
+            let Ok(mut front) = vbd.front.try_borrow_mut() else {
+                return;
+            };
+            front.take_event();
+            any |= front.poll(BUDGET, &mut |completion| self.deliver(completion)) > 0;
+        });
+        any
+    }
+
+    fn deliver(&self, completion: Completion) {
+        let _job = mm::enter(Memory::Job);
+        if let Err(stray) = self.jobs.channels.deliver(completion) {
+            log::error!("a completion that nobody waits for: {stray:?}");
+        }
     }
 
     /// Halts until an event, unless there is work by now. Interrupts are off,
     /// so nothing can come between the last look and the halt.
     fn rest(&self) {
-        let rest = self
-            .alarm
-            .rest(self.xen.hal.now(), self.xen.next_deadline());
+        let deadlines = [self.xen.next_deadline(), self.jobs.timers.next_deadline()];
+        let deadline = deadlines.into_iter().flatten().min();
+        let rest = self.alarm.rest(self.xen.hal.now(), deadline);
         if let Rest::SetTimerAndHalt(at) = rest
             && self.set_timer(at).is_err()
         {
             return; // without a timer, look again at once: correct, if wasteful
         }
-        let work =
-            self.xen.events.upcall_pending() || self.drivers.has_ready() || self.jobs.has_ready();
+        let work = self.drivers.has_ready()
+            || self.jobs.executor.has_ready()
+            || !self.arm_disks()
+            || self.xen.events.upcall_pending();
         if rest != Rest::No && !work {
             idle::halt();
+        }
+    }
+
+    /// Asks every disk for an event at its next completion. Returns whether
+    /// none has completed something meanwhile.
+    fn arm_disks(&self) -> bool {
+        let mut quiet = true;
+        self.bus.for_each(|vbd| {
+            if let Ok(mut front) = vbd.front.try_borrow_mut()
+                && front.in_flight() > 0
+                && !self.is_polled(vbd.id())
+            {
+                quiet &= front.arm() == Armed::Sleep;
+            }
+        });
+        quiet
+    }
+
+    /// Whether the disk's jobs look for completions themselves.
+    pub(super) fn is_polled(&self, disk: DiskId) -> bool {
+        self.polled.borrow().contains(&disk)
+    }
+
+    /// Chooses between looking and waiting for events. A port that is masked
+    /// now is unmasked by the next [`Queue::arm`].
+    pub(super) fn set_polled(&self, disk: DiskId, polled: bool) {
+        let mut disks = self.polled.borrow_mut();
+        if !polled {
+            disks.remove(&disk);
+            return;
+        }
+        disks.insert(disk);
+        let port = self
+            .bus
+            .find(disk)
+            .and_then(|vbd| vbd.front.borrow().port());
+        if let Some(port) = port {
+            self.xen.events.mask(port);
         }
     }
 

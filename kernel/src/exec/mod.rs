@@ -3,8 +3,16 @@
 mod sleep;
 
 #[cfg(firn_bare)]
+mod job_state;
+#[cfg(firn_bare)]
+mod machine;
+#[cfg(firn_bare)]
 mod main_loop;
+#[cfg(firn_bare)]
+mod queue;
 
+#[cfg(firn_bare)]
+pub use machine::KernelMachine;
 #[cfg(firn_bare)]
 pub use main_loop::MainLoop;
 pub use sleep::{Alarm, Rest};

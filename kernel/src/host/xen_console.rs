@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
+use core::cell::Cell;
 use core::time::Duration;
 
 use firn_task::Time;
@@ -16,10 +17,14 @@ use crate::console::{self, Sink};
 
 /// How long the last words may take.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How long a job that prints much waits for the host to read.
+const RELIEVE: Duration = Duration::from_millis(500);
 
 struct PvConsole {
     xen: Rc<Xen<XenHal>>,
     console: Rc<Console<XenHal>>,
+    /// The host read when it was last waited for: it is worth waiting again.
+    patient: Cell<bool>,
 }
 
 impl Sink for FirstCpu<PvConsole> {
@@ -34,14 +39,32 @@ impl Sink for FirstCpu<PvConsole> {
         }
     }
 
+    fn relieve(&self) {
+        if self.patient.get() || self.console.flush() {
+            self.patient
+                .set(self.wait(RELIEVE, |console| console.flush()));
+        }
+    }
+
     fn drain(&self) {
-        let deadline = self.xen.now() + DRAIN;
-        while !self.console.is_drained() && self.xen.now() < deadline {
+        self.wait(DRAIN, Console::is_drained);
+    }
+}
+
+impl PvConsole {
+    /// Waits until `done`, or for `limit`; returns whether it was done.
+    fn wait(&self, limit: Duration, done: impl Fn(&Console<XenHal>) -> bool) -> bool {
+        let deadline = self.xen.now() + limit;
+        while !done(&self.console) {
+            if self.xen.now() >= deadline {
+                return false;
+            }
             self.console.flush();
             // Lets the domain of the console's daemon run, if it shares a CPU
             // with us; nothing depends on it.
             let _ = self.xen.hal.hypercall(Hypercall::Yield);
         }
+        true
     }
 }
 
@@ -54,6 +77,7 @@ pub(crate) fn attach(xen: &Rc<Xen<XenHal>>) -> Result<Rc<Console<XenHal>>, Conso
     let sink = PvConsole {
         xen: xen.clone(),
         console: console.clone(),
+        patient: Cell::new(true),
     };
     console::set_sink(Box::leak(Box::new(FirstCpu::new(sink))));
     Ok(console)

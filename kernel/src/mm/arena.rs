@@ -44,6 +44,8 @@ pub struct Counts {
 struct Head {
     heap: Heap,
     counts: Counts,
+    /// The address of what the arena's user wants to find again.
+    root: usize,
 }
 
 const _: () = assert!(size_of::<Head>() == PAGE as usize);
@@ -111,6 +113,7 @@ impl Memories {
             head.write(Head {
                 heap: Heap::new(heap, size),
                 counts: Counts::default(),
+                root: 0,
             });
             &mut *head
         });
@@ -119,7 +122,9 @@ impl Memories {
 
     /// Makes `which` the memory of all allocations until the guard is dropped.
     pub fn enter(&self, which: Memory) -> Running<'_> {
-        let before = self.running.swap(which as u8, Ordering::Relaxed);
+        // Not a swap: one CPU does not need its locked instruction.
+        let before = self.running.load(Ordering::Relaxed);
+        self.running.store(which as u8, Ordering::Relaxed);
         Running {
             memories: self,
             before,
@@ -131,6 +136,13 @@ impl Memories {
         match self.running.load(Ordering::Relaxed) {
             0 => Memory::Boot,
             _ => Memory::Job,
+        }
+    }
+
+    /// Notes in the head page of arena `which` where its user begins.
+    pub fn set_root(&self, which: Memory, root: usize) {
+        if let Some(head) = &mut self.arenas[which as usize].lock().head {
+            head.root = root;
         }
     }
 

@@ -1,5 +1,6 @@
 //! Memory on the bare machine: bringing it up, and the kernel's own instances.
 
+use core::alloc::{GlobalAlloc, Layout};
 use core::fmt;
 use core::ops::Range;
 use core::ptr::{self, NonNull};
@@ -167,6 +168,45 @@ pub fn hole() -> Range<u64> {
 /// Makes `which` the memory of all allocations until the guard is dropped.
 pub fn enter(which: Memory) -> Running<'static> {
     MEMORIES.enter(which)
+}
+
+/// The memory that allocations go to now.
+pub fn running() -> Memory {
+    MEMORIES.running()
+}
+
+/// Notes in the root page of job memory where its contents begin.
+pub fn set_job_root(root: usize) {
+    MEMORIES.set_root(Memory::Job, root);
+}
+
+/// `count` contiguous pages of job memory, to be registered with a queue.
+pub fn allocate_job_pages(count: usize) -> Option<Region> {
+    let layout = pages_layout(count)?;
+    let _job = enter(Memory::Job);
+    // SAFETY: the layout is not empty.
+    let base = NonNull::new(unsafe { MEMORIES.alloc_zeroed(layout) })?;
+    // SAFETY: fresh memory, mapped for ever, accessed through regions only
+    // until `free_job_pages`.
+    Some(unsafe { Region::new(base, layout.size()) })
+}
+
+/// Takes back a region of [`allocate_job_pages`] that the host cannot reach.
+pub fn free_job_pages(region: &Region) {
+    let Some(layout) = pages_layout(region.page_count()) else {
+        return;
+    };
+    // SAFETY: the region came from `allocate_job_pages` with this layout (its
+    // handle is the proof, and regions of other origin are not of job memory:
+    // the allocator ignores what it does not own), and its user gives it up.
+    unsafe { MEMORIES.dealloc(region.addr() as *mut u8, layout) };
+}
+
+fn pages_layout(count: usize) -> Option<Layout> {
+    let bytes = count
+        .checked_mul(PAGE as usize)
+        .filter(|&bytes| bytes > 0)?;
+    Layout::from_size_align(bytes, PAGE as usize).ok()
 }
 
 /// What the heap of `which` did and holds.

@@ -25,8 +25,8 @@ pub use window::{BOOT_WINDOW, IMAGE_WINDOW, JOB_WINDOW, Windows};
 
 #[cfg(firn_bare)]
 pub use bare::{
-    BootPhysMemory, Report, allocate_shared, counts, enter, foreign_frames, frame_of, free_shared,
-    hole, init, report,
+    BootPhysMemory, Report, allocate_job_pages, allocate_shared, counts, enter, foreign_frames,
+    frame_of, free_job_pages, free_shared, hole, init, report, running, set_job_root,
 };
 
 /// Bytes of a page.

@@ -1,0 +1,159 @@
+//! The machine as jobs see it.
+
+mod input;
+mod report;
+mod store;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::{self, Write};
+use core::task::{Context, Poll};
+
+use firn_block::gate::Lifecycle;
+use firn_block::shm::Region;
+use firn_block::{DiskId, Queue};
+use firn_jobs::io::ChannelTable;
+use firn_jobs::{Counters, DiskReport, Machine, Mode, Power, Report, StoreAsk, StoreFuture};
+use firn_task::{Instant, Time, Timers};
+use firn_xen::blkfront::VbdReport;
+
+use super::main_loop::{self, MainLoop};
+use super::queue::BootQueue;
+use crate::arch::{cpu, hypercall, idle};
+use crate::clock;
+use crate::console::{self, Console};
+use crate::mm::{self, Memory};
+use crate::power::{self, Stop};
+
+pub(super) use input::Input;
+
+/// A handle without fields: it points at nothing, so that jobs may keep it in
+/// their saved state.
+#[derive(Clone, Copy, Debug)]
+pub struct KernelMachine;
+
+impl KernelMachine {
+    fn main_loop(self) -> &'static MainLoop {
+        main_loop::get()
+    }
+}
+
+impl Time for KernelMachine {
+    fn now(&self) -> Instant {
+        Instant::from_nanos(clock::now_ns())
+    }
+
+    fn timers(&self) -> &Timers {
+        &self.main_loop().jobs.timers
+    }
+}
+
+impl Machine for KernelMachine {
+    fn print(&self, text: fmt::Arguments<'_>) {
+        let _boot = mm::enter(Memory::Boot);
+        // Console writes do not fail; what the host does not read is dropped.
+        let _ = Console.write_fmt(text);
+        console::relieve();
+    }
+
+    fn poll_input(&self, context: &mut Context<'_>) -> Poll<u8> {
+        let _boot = mm::enter(Memory::Boot);
+        self.main_loop().input.poll(context)
+    }
+
+    fn disks(&self) -> Vec<DiskReport> {
+        let vbds = {
+            let _boot = mm::enter(Memory::Boot);
+            self.main_loop().bus.vbds()
+        };
+        let mut reports: Vec<_> = vbds
+            .iter()
+            .map(|vbd| disk_report(vbd.to_report()))
+            .collect();
+        reports.sort_by_key(|report| report.id);
+        reports
+    }
+
+    fn with_queue<T, R>(
+        &self,
+        disk: DiskId,
+        value: T,
+        work: impl FnOnce(&mut dyn Queue, T) -> R,
+    ) -> Result<R, T> {
+        let Some(vbd) = self.main_loop().bus.find(disk) else {
+            return Err(value);
+        };
+        let Ok(mut front) = vbd.front.try_borrow_mut() else {
+            return Err(value);
+        };
+        Ok(work(&mut BootQueue(&mut *front), value))
+    }
+
+    fn channels(&self) -> &ChannelTable {
+        &self.main_loop().jobs.channels
+    }
+
+    fn mode(&self, disk: DiskId) -> Mode {
+        match self.main_loop().is_polled(disk) {
+            true => Mode::Poll,
+            false => Mode::Event,
+        }
+    }
+
+    fn set_mode(&self, disk: DiskId, mode: Mode) {
+        let _boot = mm::enter(Memory::Boot);
+        self.main_loop().set_polled(disk, mode == Mode::Poll);
+    }
+
+    fn alloc_pages(&self, count: usize) -> Option<Region> {
+        mm::allocate_job_pages(count)
+    }
+
+    fn free_pages(&self, region: Region) {
+        mm::free_job_pages(&region);
+    }
+
+    fn counters(&self) -> Counters {
+        let allocations = |memory| mm::counts(memory).allocations;
+        Counters {
+            cycles: cpu::tsc(),
+            halted: idle::halted_cycles(),
+            hypercalls: hypercall::count(),
+            events: self.main_loop().xen.events.scans(),
+            allocations: allocations(Memory::Boot) + allocations(Memory::Job),
+        }
+    }
+
+    fn report(&self, report: Report, line: &mut dyn FnMut(fmt::Arguments<'_>)) {
+        report::write(self.main_loop(), report, line);
+    }
+
+    fn store(&self, ask: StoreAsk) -> StoreFuture {
+        store::ask(self.main_loop(), ask)
+    }
+
+    fn power(&self, power: Power) -> Result<(), String> {
+        power::stop(match power {
+            Power::Off => Stop::PowerOff,
+            Power::Reboot => Stop::Reboot,
+            Power::Crash => Stop::Crash,
+        })
+    }
+}
+
+fn disk_report(vbd: VbdReport) -> DiskReport {
+    let features = match (&vbd.offence, &vbd.error) {
+        (Some(offence), _) => alloc::format!("{offence}"),
+        (None, Some(error)) => alloc::format!("{error}"),
+        (None, None) => vbd.features,
+    };
+    // What a disk is, is known from its first connection on.
+    let known = vbd.info.capacity > 0 || vbd.state == Lifecycle::Live;
+    DiskReport {
+        id: vbd.info.id,
+        state: vbd.state,
+        info: known.then_some(vbd.info),
+        features,
+        stats: vbd.stats,
+    }
+}
