@@ -13,11 +13,13 @@
 extern crate alloc;
 
 mod executor;
+mod join;
 mod race;
 mod signal;
 mod time;
 
 pub use executor::{Executor, TaskId};
+pub use join::join_all;
 pub use race::{Either, race};
 pub use signal::Signal;
 pub use time::{

@@ -20,6 +20,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use firn_block::gate::Lifecycle;
 use firn_block::{DiskInfo, PAGE};
+use firn_task::join_all;
 
 /// Why a device is not connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,11 +120,8 @@ impl<H: Hal> Vbd<H> {
             state == XenbusState::INIT_WAIT
         })
         .await?;
-        let keys = Keys {
-            store: &self.store,
-            backend: &other.path,
-        };
-        let order = keys.ring_order(self.config.max_ring_order).await?;
+        let keys = Keys::read(&self.store, &other.path).await?;
+        let order = keys.ring_order(self.config.max_ring_order)?;
         let link = self.make_link(other, 1 << order)?;
         match self.publish_and_wait(other, &link).await {
             Ok(features) => self.go_live(link, &features).await,
@@ -178,34 +176,37 @@ impl<H: Hal> Vbd<H> {
         self.switch(XenbusState::INITIALISED).await?;
         self.wait_for(other, "connect", |state| state == XenbusState::CONNECTED)
             .await?;
-        let keys = Keys {
-            store: &self.store,
-            backend: &other.path,
-        };
-        let mut features = keys.features(self.config.max_segments).await?;
+        let keys = Keys::read(&self.store, &other.path).await?;
+        let mut features = keys.features(self.config.max_segments)?;
         features.persistent &= self.config.persistent;
         Ok(features)
     }
 
     /// Publishes the ring, all keys or none.
     async fn publish(&self, port: Port, grants: &[GrantRef]) -> Result<(), ConnectError> {
-        let write = async |transaction: &Transaction<H>| {
-            let put = async |key: &str, value: &str| transaction.write(&self.key(key), value).await;
-            if let [single] = grants {
-                put("ring-ref", &single.0.to_string()).await?;
-            } else {
-                put("ring-page-order", &grants.len().ilog2().to_string()).await?;
-                put("num-ring-pages", &grants.len().to_string()).await?;
-                for (page, grant) in grants.iter().enumerate() {
-                    put(&format!("ring-ref{page}"), &grant.0.to_string()).await?;
-                }
+        let mut keys = Vec::with_capacity(grants.len() + 5);
+        if let [single] = grants {
+            keys.push(("ring-ref".to_string(), single.0.to_string()));
+        } else {
+            let order = grants.len().ilog2();
+            keys.push(("ring-page-order".to_string(), order.to_string()));
+            keys.push(("num-ring-pages".to_string(), grants.len().to_string()));
+            for (page, grant) in grants.iter().enumerate() {
+                keys.push((format!("ring-ref{page}"), grant.0.to_string()));
             }
-            put("event-channel", &port.0.to_string()).await?;
-            put("protocol", PROTOCOL).await?;
-            let persistent = if self.config.persistent { "1" } else { "0" };
-            put("feature-persistent", persistent).await
+        }
+        keys.push(("event-channel".to_string(), port.0.to_string()));
+        keys.push(("protocol".to_string(), PROTOCOL.to_string()));
+        let persistent = u32::from(self.config.persistent).to_string();
+        keys.push(("feature-persistent".to_string(), persistent));
+
+        let write_all = async |transaction: &Transaction<H>| {
+            let write = async |(key, value): &(String, String)| {
+                transaction.write(&self.key(key), value).await
+            };
+            join_all(keys.iter().map(write)).await.into_iter().collect()
         };
-        Ok(self.store.transact(write).await?)
+        Ok(self.store.transact(write_all).await?)
     }
 
     /// Makes room for what the features allow, and opens the gate.

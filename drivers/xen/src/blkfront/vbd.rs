@@ -285,11 +285,8 @@ impl<H: Hal> Vbd<H> {
             let front = self.front.borrow();
             (front.info.logical_block, front.info.capacity)
         };
-        let keys = Keys {
-            store: &self.store,
-            backend: &other.path,
-        };
-        let capacity = keys.capacity(logical_block).await?;
+        let keys = Keys::read(&self.store, &other.path).await?;
+        let capacity = keys.capacity(logical_block)?;
         if capacity != old {
             log::info!("{}: {old} sectors are now {capacity}", self.id);
             self.xen
