@@ -17,6 +17,21 @@ pub struct Options {
     pub log: Level,
     /// `deadline=`: seconds that a wait on the host may take.
     pub deadline: Duration,
+    /// `provoke=`: a fault to go down with, for tests of what is then shown.
+    pub provoke: Option<Fault>,
+}
+
+/// A way to go down on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A Rust panic.
+    Panic,
+    /// A null pointer is followed.
+    Null,
+    /// An invalid opcode.
+    Opcode,
+    /// The stack overflows.
+    Stack,
 }
 
 impl Default for Options {
@@ -24,6 +39,7 @@ impl Default for Options {
         Self {
             log: Level::Info,
             deadline: Duration::from_secs(5),
+            provoke: None,
         }
     }
 }
@@ -52,7 +68,7 @@ impl fmt::Display for BadOption<'_> {
         match self.problem {
             Problem::Unknown => write!(
                 f,
-                "option '{word}' is unknown and ignored (there are: log=LEVEL deadline=SECONDS; \
+                "option '{word}' is unknown and ignored (there are: log=LEVEL deadline=SECONDS provoke=FAULT; \
                  jobs go after --)"
             ),
             Problem::BadValue(wanted) => write!(f, "option '{word}' is ignored: it wants {wanted}"),
@@ -99,6 +115,15 @@ fn apply(options: &mut Options, word: &str) -> Result<(), Problem> {
             let seconds = value.parse().ok().filter(|s| (1..=3600).contains(s));
             options.deadline = Duration::from_secs(seconds.ok_or(wanted)?);
         }
+        Some(("provoke", value)) => {
+            options.provoke = Some(match value {
+                "panic" => Fault::Panic,
+                "null" => Fault::Null,
+                "opcode" => Fault::Opcode,
+                "stack" => Fault::Stack,
+                _ => return Err(Problem::BadValue("panic, null, opcode or stack")),
+            });
+        }
         _ => return Err(Problem::Unknown),
     }
     Ok(())
@@ -118,12 +143,14 @@ mod tests {
 
     #[test]
     fn options_and_jobs_are_told_apart() {
-        let (options, jobs, bad) = parsed("log=debug deadline=9 -- verify disk=xvda; poweroff ");
+        let (options, jobs, bad) =
+            parsed("log=debug deadline=9 provoke=null -- verify disk=xvda; poweroff ");
         assert_eq!(
             options,
             Options {
                 log: Level::Debug,
-                deadline: Duration::from_secs(9)
+                deadline: Duration::from_secs(9),
+                provoke: Some(Fault::Null),
             }
         );
         assert_eq!(jobs, "verify disk=xvda; poweroff");

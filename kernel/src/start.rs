@@ -75,6 +75,9 @@ fn run_on_xen(
     };
     let main_loop =
         MainLoop::start(&xen, &store, console, config).map_err(|e| failed("timer", &e))?;
+    if let Some(fault) = options.provoke {
+        arch::provoke(fault);
+    }
     log::debug!("jobs: '{jobs}'");
     main_loop.spawn_job(|| async {
         let deadline = KernelMachine.now() + core::time::Duration::from_secs(2);

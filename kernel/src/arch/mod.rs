@@ -16,12 +16,14 @@ pub mod idle;
 mod image;
 mod mem;
 pub mod port;
+mod provoke;
 mod segments;
 pub mod stacks;
 mod traps;
 
 pub use first_cpu::FirstCpu;
 pub use image::{BuildId, build_id};
+pub use provoke::provoke;
 
 /// Loads our own descriptor tables: from here on a fault ends in a dump that
 /// a person can read instead of a triple fault. Call once per boot.

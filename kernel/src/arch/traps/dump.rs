@@ -77,7 +77,7 @@ fn write_dump(out: &mut impl Write, frame: &Frame) -> fmt::Result {
     }
     writeln!(
         out,
-        "  backtrace (resolve with: addr2line -fCe target/firn.elf ADDRESS):"
+        "  backtrace (resolve with: addr2line -fCie target/firn.debug.elf ADDRESS):"
     )?;
     writeln!(out, "    {:#018x}", frame.rip)?;
     write_backtrace(out, frame.registers[10])
