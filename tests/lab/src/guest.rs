@@ -1,7 +1,7 @@
 //! Guests of a lab: what to start, and a handle on one that runs.
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -77,6 +77,8 @@ pub struct GuestSpec {
     pub vcpus: u32,
     /// Disks.
     pub disks: Vec<GuestDisk>,
+    /// Create it, but do not let it run yet (on Xen); see [`Guest::unpause`].
+    pub paused: bool,
     /// Further lines for the `xl` config file.
     pub extra: Vec<String>,
 }
@@ -93,6 +95,7 @@ impl GuestSpec {
             memory: 128,
             vcpus: 1,
             disks: Vec::new(),
+            paused: false,
             extra: Vec::new(),
         }
     }
@@ -115,6 +118,13 @@ impl GuestSpec {
     #[must_use]
     pub fn with_disk(mut self, disk: GuestDisk) -> Self {
         self.disks.push(disk);
+        self
+    }
+
+    /// Not running yet after its creation.
+    #[must_use]
+    pub fn paused(mut self) -> Self {
+        self.paused = true;
         self
     }
 
@@ -149,7 +159,7 @@ pub(crate) struct Files {
 /// A running (or ended) guest. Dropping it destroys it.
 pub struct Guest {
     name: String,
-    client: Arc<Client>,
+    pub(crate) client: Arc<Client>,
     console: Arc<Transcript>,
     /// The host's own account of the guest, for its end.
     log: Arc<Transcript>,
@@ -331,10 +341,7 @@ fn upload(lab: &Lab, spec: &GuestSpec) -> Result<Files> {
         }
         Ok(there)
     };
-    let mut number = lab.guests.lock().unwrap_or_else(PoisonError::into_inner);
-    let name = format!("{}-{number}", spec.name);
-    *number += 1;
-    drop(number);
+    let name = format!("{}-{}", spec.name, lab.next_number());
     Ok(Files {
         name,
         kernel: put(&spec.kernel)?,

@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,8 +26,8 @@ pub struct Lab {
     host: Host,
     /// From power-on to the agent's first word.
     boot_time: Duration,
-    /// Number of the next guest, so that names are never used twice.
-    pub(crate) guests: Mutex<u32>,
+    /// Number of the next guest or mark, so that names are never used twice.
+    next: AtomicU32,
     run: RunFolder,
 }
 
@@ -63,7 +64,7 @@ impl Lab {
             shell: started.shell,
             host: config.host,
             boot_time: start.elapsed(),
-            guests: Mutex::new(1),
+            next: AtomicU32::new(1),
             run,
         })
     }
@@ -190,6 +191,11 @@ impl Lab {
     /// It has ended.
     pub fn check(&self) -> Result<()> {
         self.machine().check()
+    }
+
+    /// A number that was not given before.
+    pub(crate) fn next_number(&self) -> u32 {
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 
     fn machine(&self) -> std::sync::MutexGuard<'_, Machine> {

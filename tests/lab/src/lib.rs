@@ -20,6 +20,7 @@
 mod agent_binary;
 mod cache;
 mod client;
+mod dom0;
 mod guest;
 mod images;
 mod lab;
@@ -34,6 +35,7 @@ mod xl;
 
 pub use cache::{Cache, RunFolder, sha256, sha256_file};
 pub use client::Output;
+pub use dom0::LogMark;
 pub use guest::{Exit, Guest, GuestDisk, GuestSpec};
 pub use images::Images;
 pub use lab::Lab;

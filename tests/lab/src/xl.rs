@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::client::Client;
-use crate::guest::{Exit, Files, GuestSpec};
+use crate::guest::{Exit, Files, GuestDisk, GuestSpec};
 use crate::lab::Lab;
 use crate::transcript::tail;
 
@@ -25,7 +25,11 @@ pub(crate) fn create(lab: &Lab, spec: &GuestSpec, files: &Files) -> Result<()> {
         )
         .as_bytes(),
     )?;
-    let output = lab.exec(&["xl", "create", &path], Duration::from_secs(60))?;
+    let mut argv = vec!["xl", "create", &path];
+    if spec.paused {
+        argv.push("-p");
+    }
+    let output = lab.exec(&argv, Duration::from_secs(60))?;
     if output.code != Some(0) {
         bail!(
             "xl create ended with {:?}:\n{}{}\n--- the end of Xen's log:\n{}",
@@ -80,27 +84,31 @@ fn config(
         let _ = writeln!(text, "ramdisk = \"{ramdisk}\"");
     }
     let _ = writeln!(text, "cmdline = {}", quoted(&spec.cmdline));
-    let disks: Vec<_> = spec
-        .disks
-        .iter()
-        .map(|disk| {
-            let access = if disk.read_only { "ro" } else { "rw" };
-            let discard = if disk.discard {
-                "discard"
-            } else {
-                "no-discard"
-            };
-            format!(
-                "\"format=raw,vdev={},access={access},{discard},{script}target={}\"",
-                disk.vdev, disk.source
-            )
-        })
-        .collect();
+    let quote = |disk| format!("\"{}\"", disk_words(disk, script));
+    let disks: Vec<_> = spec.disks.iter().map(quote).collect();
     let _ = writeln!(text, "disk = [ {} ]", disks.join(", "));
     for line in &spec.extra {
         let _ = writeln!(text, "{line}");
     }
     text
+}
+
+/// A disk of the lab in the words of `xl block-attach`.
+pub(crate) fn disk(disk: &GuestDisk) -> String {
+    disk_words(disk, LAB_SCRIPT)
+}
+
+fn disk_words(disk: &GuestDisk, script: &str) -> String {
+    let access = if disk.read_only { "ro" } else { "rw" };
+    let discard = if disk.discard {
+        "discard"
+    } else {
+        "no-discard"
+    };
+    format!(
+        "format=raw,vdev={},access={access},{discard},{script}target={}",
+        disk.vdev, disk.source
+    )
 }
 
 /// A string as `xl` reads it: it knows both quotes and no escapes worth using.
@@ -126,7 +134,6 @@ pub(crate) fn exit(line: &str) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::GuestDisk;
 
     #[test]
     fn a_config_names_everything() {

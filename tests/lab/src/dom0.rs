@@ -1,0 +1,154 @@
+//! What a test does from dom0: to guests, to their disks, and to the devices
+//! that serve them. And what dom0 and Xen had to complain about.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::guest::{Guest, GuestDisk};
+use crate::lab::Lab;
+use crate::xl;
+
+/// Longer than the tool stack's own patience with a guest (10 s).
+const XL: Duration = Duration::from_secs(60);
+
+impl Guest {
+    /// Stops its vCPUs.
+    ///
+    /// # Errors
+    /// What `xl` says; or the guest is not on Xen.
+    pub fn pause(&self) -> Result<()> {
+        self.xl(&["pause"], &[])
+    }
+
+    /// Lets a paused guest go on.
+    ///
+    /// # Errors
+    /// As [`Guest::pause`].
+    pub fn unpause(&self) -> Result<()> {
+        self.xl(&["unpause"], &[])
+    }
+
+    /// Gives it one more disk while it runs.
+    ///
+    /// # Errors
+    /// As [`Guest::pause`].
+    pub fn attach(&self, disk: &GuestDisk) -> Result<()> {
+        self.xl(&["block-attach"], &[&xl::disk(disk)])
+    }
+
+    /// Takes a disk from it while it runs; the guest is asked to let go.
+    ///
+    /// # Errors
+    /// As [`Guest::pause`]; also when the guest does not let go in time.
+    pub fn detach(&self, vdev: &str) -> Result<()> {
+        self.xl(&["block-detach"], &[vdev])
+    }
+
+    fn xl(&self, command: &[&str], words: &[&str]) -> Result<()> {
+        let domain = self.domain().context("only guests on Xen have an id")?;
+        let id = domain.to_string();
+        let argv: Vec<_> = [&["xl"], command, &[id.as_str()], words].concat();
+        let output = self.client.exec(&argv, XL)?;
+        if output.code != Some(0) {
+            bail!("{}: {}{}", argv.join(" "), output.stdout, output.stderr);
+        }
+        Ok(())
+    }
+}
+
+/// A place in the logs of dom0's kernel and of Xen.
+#[derive(Debug, Clone)]
+pub struct LogMark {
+    line: String,
+    xen: usize,
+}
+
+/// Xen's own messages that mean trouble.
+const XEN_TROUBLE: [&str; 4] = ["grant_table.c", "BUG", "Assertion", "Xen WARN"];
+
+/// Linux gives warnings and worse these levels.
+const WARNING: u32 = 4;
+
+impl Lab {
+    /// Marks the end of both logs.
+    ///
+    /// # Errors
+    /// The lab is gone.
+    pub fn mark_logs(&self) -> Result<LogMark> {
+        let number = self.next_number();
+        let line = format!("firn-lab: mark {number} of the log");
+        self.run(&format!("echo '<6>{line}' >/dev/kmsg"))?;
+        let xen = self.xen_log().len();
+        Ok(LogMark { line, xen })
+    }
+
+    /// What Linux in dom0 wrote as a warning or worse since the mark, and what
+    /// Xen wrote about grants or its own bugs.
+    ///
+    /// # Errors
+    /// The lab is gone, or the log has grown beyond the mark.
+    pub fn complaints_since(&self, mark: &LogMark) -> Result<Vec<String>> {
+        let log = self.run("dmesg -r")?;
+        let (_, since) = log
+            .split_once(&mark.line)
+            .context("dom0's kernel log has lost its beginning")?;
+        let xen = self.xen_log();
+        let xen = xen.get(mark.xen..).unwrap_or_default();
+        let trouble = |line: &&str| XEN_TROUBLE.iter().any(|word| line.contains(word));
+        let of_xen = xen.lines().filter(|l| l.contains("(XEN)")).filter(trouble);
+        let of_linux = since.lines().filter(|line| is_warning(line));
+        Ok(of_linux.chain(of_xen).map(str::to_owned).collect())
+    }
+
+    /// Makes a `null_blk` device in dom0 with these settings (names as in
+    /// `/sys/kernel/config/nullb`); gives its path. It stays until the lab ends.
+    ///
+    /// # Errors
+    /// The kernel refuses a setting, or has a device of that name.
+    pub fn null_blk(&self, name: &str, settings: &[(&str, &str)]) -> Result<String> {
+        let folder = format!("/sys/kernel/config/nullb/{name}");
+        let mut script = format!(
+            "set -e; modprobe null_blk nr_devices=0; \
+             [ -e /sys/kernel/config/nullb ] || mount -t configfs none /sys/kernel/config; \
+             mkdir {folder}; cd {folder}"
+        );
+        for (setting, value) in settings {
+            script += &format!("; echo {value} >{setting}");
+        }
+        script += "; echo 1 >power";
+        self.run(&script)?;
+        Ok(format!("/dev/{name}"))
+    }
+
+    /// Loads dom0's block backend anew with these parameters, such as
+    /// `max_ring_page_order=0`. No guest may have a disk meanwhile.
+    ///
+    /// # Errors
+    /// It is in use, or has no such parameter.
+    pub fn reload_blkback(&self, parameters: &str) -> Result<()> {
+        let load = format!("rmmod xen_blkback && modprobe xen-blkback {parameters}");
+        self.run(&load).map(|_| ())
+    }
+}
+
+/// Whether a raw line of the kernel's log is a warning or worse.
+fn is_warning(line: &str) -> bool {
+    let level = line.strip_prefix('<').and_then(|rest| rest.split_once('>'));
+    let level = level.and_then(|(level, _)| level.parse::<u32>().ok());
+    // The upper bits are the facility.
+    level.is_some_and(|level| level & 7 <= WARNING)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_warning;
+
+    #[test]
+    fn warnings_are_told_by_their_level() {
+        assert!(is_warning("<4>[    1.0] xen-blkback: odd"));
+        assert!(is_warning("<12>[    1.0] from a program"));
+        assert!(!is_warning("<6>[    1.0] WARNING as text"));
+        assert!(!is_warning("4> no level"));
+    }
+}
