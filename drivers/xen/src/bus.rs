@@ -83,7 +83,12 @@ impl<H: Hal + 'static> Bus<H> {
     /// # Errors
     /// What made xenstore unusable.
     pub async fn run(self: Rc<Self>) -> Result<(), StoreError> {
-        let mut watch = self.store.watch(VBDS).await?;
+        let mut watch = loop {
+            match self.store.watch(VBDS).await {
+                Err(error) if error.is_lost_connection() => self.mend(&error).await?,
+                result => break result?,
+            }
+        };
         loop {
             let seen = self.changed.seen();
             let names = match self.store.directory(VBDS).await {
@@ -91,8 +96,7 @@ impl<H: Hal + 'static> Bus<H> {
                 Err(error) if error.is_missing() => Vec::new(),
                 Err(error) if error.is_lost_connection() => {
                     // Watches come back with the connection, and fire.
-                    log::warn!("xenstore: {error}; connecting again");
-                    self.store.reconnect().await?;
+                    self.mend(&error).await?;
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -100,6 +104,16 @@ impl<H: Hal + 'static> Bus<H> {
             let numbers: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
             self.update(&numbers);
             race(watch.changed(), self.changed.changed(seen)).await;
+        }
+    }
+
+    /// Connects to xenstore again. A reset in the middle of that is followed
+    /// by another try: each takes an act of the host's.
+    async fn mend(&self, error: &StoreError) -> Result<(), StoreError> {
+        log::warn!("xenstore: {error}; connecting again");
+        match self.store.reconnect().await {
+            Err(StoreError::Reset) => Ok(()),
+            result => result,
         }
     }
 

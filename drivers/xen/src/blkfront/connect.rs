@@ -1,6 +1,6 @@
 //! The handshake: from `Initialising` to `Connected`.
 
-use super::features::{Features, Keys};
+use super::features::Features;
 use super::front::{Indirect, Link};
 use super::ring::FrontRing;
 use super::shadow::Shadow;
@@ -120,7 +120,7 @@ impl<H: Hal> Vbd<H> {
             state == XenbusState::INIT_WAIT
         })
         .await?;
-        let keys = Keys::read(&self.store, &other.path).await?;
+        let keys = self.keys(other).await?;
         let order = keys.ring_order(self.config.max_ring_order)?;
         let link = self.make_link(other, 1 << order)?;
         match self.publish_and_wait(other, &link).await {
@@ -172,22 +172,28 @@ impl<H: Hal> Vbd<H> {
         other: &mut OtherEnd<H>,
         link: &Link,
     ) -> Result<Features, ConnectError> {
-        self.publish(link.port, &link.ring_grants).await?;
+        let publish = async || self.publish(link.port, &link.ring_grants).await;
+        self.through_resets(publish).await?;
         self.switch(XenbusState::INITIALISED).await?;
         self.wait_for(other, "connect", |state| state == XenbusState::CONNECTED)
             .await?;
-        let keys = Keys::read(&self.store, &other.path).await?;
+        let keys = self.keys(other).await?;
         let mut features = keys.features(self.config.max_segments)?;
         features.persistent &= self.config.persistent;
         Ok(features)
     }
 
     /// Publishes the ring, all keys or none.
-    async fn publish(&self, port: Port, grants: &[GrantRef]) -> Result<(), ConnectError> {
+    async fn publish(&self, port: Port, grants: &[GrantRef]) -> Result<(), StoreError> {
         let mut keys = Vec::with_capacity(grants.len() + 5);
+        // An earlier connection may have had a ring of another size, and a
+        // backend that finds its keys takes that for the size of this one.
+        let stale: &[&str];
         if let [single] = grants {
+            stale = &["ring-page-order", "num-ring-pages"];
             keys.push(("ring-ref".to_string(), single.0.to_string()));
         } else {
+            stale = &["ring-ref"];
             let order = grants.len().ilog2();
             keys.push(("ring-page-order".to_string(), order.to_string()));
             keys.push(("num-ring-pages".to_string(), grants.len().to_string()));
@@ -201,12 +207,18 @@ impl<H: Hal> Vbd<H> {
         keys.push(("feature-persistent".to_string(), persistent));
 
         let write_all = async |transaction: &Transaction<H>| {
+            for key in stale {
+                match transaction.rm(&self.key(key)).await {
+                    Err(error) if !error.is_missing() => return Err(error),
+                    _ => {}
+                }
+            }
             let write = async |(key, value): &(String, String)| {
                 transaction.write(&self.key(key), value).await
             };
             join_all(keys.iter().map(write)).await.into_iter().collect()
         };
-        Ok(self.store.transact(write_all).await?)
+        self.store.transact(write_all).await
     }
 
     /// Makes room for what the features allow, and opens the gate.

@@ -6,7 +6,7 @@ use super::front::Front;
 use super::offence::Offence;
 use crate::Xen;
 use crate::hal::Hal;
-use crate::store::{Store, Watch};
+use crate::store::{Store, StoreError, Watch};
 use crate::trace::Source;
 use crate::wire::DomId;
 use crate::wire::xenbus::XenbusState;
@@ -19,8 +19,6 @@ use firn_block::gate::Lifecycle;
 use firn_block::{DiskId, DiskInfo, Stats};
 use firn_task::{Signal, race, sleep_until, timeout_at};
 
-/// How often a handshake starts over because xenstore was reset.
-const STORE_RESETS: u32 = 3;
 /// How long to wait before asking a lost xenstore connection again.
 const STORE_PATIENCE: Duration = Duration::from_millis(10);
 
@@ -199,7 +197,7 @@ impl<H: Hal> Vbd<H> {
     async fn live_on(&self) -> Result<(), ConnectError> {
         let mut other = self.find_backend().await?;
         loop {
-            self.connect_through_resets(&mut other).await?;
+            self.connect(&mut other).await?;
             let end = self.follow(&mut other).await?;
             self.close(&mut other, end).await;
             if self.front.borrow().state() == Lifecycle::Failed || !self.revived(&mut other).await {
@@ -209,19 +207,23 @@ impl<H: Hal> Vbd<H> {
         }
     }
 
-    /// Connects; a xenstore connection that is reset meanwhile makes it start
-    /// over, a few times.
-    async fn connect_through_resets(&self, other: &mut OtherEnd<H>) -> Result<(), ConnectError> {
-        for _ in 0..STORE_RESETS {
-            match self.connect(other).await {
-                Err(ConnectError::Store(error)) if error.is_lost_connection() => {
-                    log::warn!("{}: {error}", self.id);
-                    self.state_of(other).await?;
+    /// Runs a step again when the xenstore connection was reset in the middle
+    /// of it: nothing in the store is lost by that, and the bus mends the
+    /// connection. Every step can be repeated.
+    pub(super) async fn through_resets<T>(
+        &self,
+        step: impl AsyncFn() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let give_up = self.xen.hal.now() + self.config.deadline;
+        loop {
+            match step().await {
+                Err(error) if error.is_lost_connection() && self.xen.hal.now() < give_up => {
+                    let again = self.xen.hal.now() + STORE_PATIENCE;
+                    sleep_until(self.xen.clone(), again).await;
                 }
                 result => return result,
             }
         }
-        self.connect(other).await
     }
 
     /// Reads who the backend is, and watches its state.
@@ -231,7 +233,9 @@ impl<H: Hal> Vbd<H> {
         let domain = domain
             .parse()
             .map_err(|_| ConnectError::NoBackend { key: "backend-id" })?;
-        let watch = self.store.watch(&format!("{path}/state")).await?;
+        let state = format!("{path}/state");
+        let watch = self.through_resets(async || self.store.watch(&state).await);
+        let watch = watch.await?;
         Ok(OtherEnd {
             path,
             domain: DomId(domain),
@@ -240,7 +244,9 @@ impl<H: Hal> Vbd<H> {
     }
 
     async fn own(&self, key: &'static str) -> Result<String, ConnectError> {
-        match self.store.read(&self.key(key)).await {
+        let path = self.key(key);
+        let read = self.through_resets(async || self.store.read(&path).await);
+        match read.await {
             Ok(value) if !value.is_empty() => Ok(value),
             Ok(_) => Err(ConnectError::NoBackend { key }),
             Err(error) if error.is_missing() => Err(ConnectError::NoBackend { key }),
@@ -285,7 +291,7 @@ impl<H: Hal> Vbd<H> {
             let front = self.front.borrow();
             (front.info.logical_block, front.info.capacity)
         };
-        let keys = Keys::read(&self.store, &other.path).await?;
+        let keys = self.keys(other).await?;
         let capacity = keys.capacity(logical_block)?;
         if capacity != old {
             log::info!("{}: {old} sectors are now {capacity}", self.id);
@@ -315,25 +321,23 @@ impl<H: Hal> Vbd<H> {
         }
     }
 
-    /// The backend's state; waits while the bus mends the xenstore connection.
+    /// What the backend says about itself now.
+    pub(super) async fn keys(&self, other: &OtherEnd<H>) -> Result<Keys, ConnectError> {
+        let read = async || Keys::read(&self.store, &other.path).await;
+        Ok(self.through_resets(read).await?)
+    }
+
+    /// The backend's state.
     async fn state_of(&self, other: &OtherEnd<H>) -> Result<XenbusState, ConnectError> {
         let path = format!("{}/state", other.path);
-        let give_up = self.xen.hal.now() + self.config.deadline;
-        loop {
-            match self.store.read(&path).await {
-                Ok(text) => {
-                    return Ok(text
-                        .trim()
-                        .parse()
-                        .map_or(XenbusState::UNKNOWN, XenbusState));
-                }
-                Err(error) if error.is_missing() => return Ok(XenbusState::UNKNOWN),
-                Err(error) if error.is_lost_connection() && self.xen.hal.now() < give_up => {
-                    let again = self.xen.hal.now() + STORE_PATIENCE;
-                    sleep_until(self.xen.clone(), again).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
+        let read = self.through_resets(async || self.store.read(&path).await);
+        match read.await {
+            Ok(text) => Ok(text
+                .trim()
+                .parse()
+                .map_or(XenbusState::UNKNOWN, XenbusState)),
+            Err(error) if error.is_missing() => Ok(XenbusState::UNKNOWN),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -365,7 +369,8 @@ impl<H: Hal> Vbd<H> {
         self.xen
             .record(Source::Vbd(self.number), "state", state.0.into());
         let (key, value) = (self.key("state"), state.0.to_string());
-        Ok(self.store.write(&key, &value).await?)
+        let write = async || self.store.write(&key, &value).await;
+        Ok(self.through_resets(write).await?)
     }
 
     /// The same, where nothing can be done about a failure: the directory may
