@@ -70,6 +70,19 @@ impl Paths {
     }
 }
 
+/// Keys that a backend has only if it has something to say.
+const OPTIONAL: [&str; 9] = [
+    "max-ring-page-order",
+    "feature-flush-cache",
+    "feature-barrier",
+    "feature-max-indirect-segments",
+    "physical-sector-size",
+    "feature-discard",
+    "discard-granularity",
+    "discard-alignment",
+    "discard-secure",
+];
+
 /// Why a backend could not connect; it says so in the store and closes.
 #[derive(Debug)]
 pub(super) struct Fatal(pub(super) String);
@@ -139,6 +152,9 @@ impl Back {
         let fresh = matches!(self.state, XenbusState::INITIALISING | XenbusState::CLOSED);
         if !fresh || self.unplugging || self.is(BlkOffence::NeverInitWait) {
             return;
+        }
+        for key in OPTIONAL {
+            self.store.remove(&format!("{}/{key}", self.paths.back));
         }
         self.publish(self.config.early_keys());
         if self.config.publish == Publish::Early {

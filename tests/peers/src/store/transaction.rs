@@ -14,7 +14,9 @@ pub(super) struct Change {
 /// One open transaction.
 pub(super) struct Transaction {
     pub(super) tree: Tree,
-    /// What was looked at or changed, and its generation at the first touch.
+    /// The tree at the start.
+    base: Tree,
+    /// What was looked at or changed, and its generation at the start.
     touched: BTreeMap<String, Option<u64>>,
     written: BTreeSet<String>,
     pub(super) changes: Vec<Change>,
@@ -24,6 +26,7 @@ impl Transaction {
     pub(super) fn new(tree: &Tree) -> Self {
         Self {
             tree: tree.clone(),
+            base: tree.clone(),
             touched: BTreeMap::new(),
             written: BTreeSet::new(),
             changes: Vec::new(),
@@ -33,7 +36,7 @@ impl Transaction {
     /// Notes that the outcome depends on a node.
     pub(super) fn touch(&mut self, path: &str) {
         if !self.touched.contains_key(path) {
-            let generation = self.tree.get(path).map(|node| node.generation);
+            let generation = self.base.get(path).map(|node| node.generation);
             self.touched.insert(path.to_owned(), generation);
         }
     }
