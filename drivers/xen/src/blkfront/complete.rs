@@ -146,8 +146,9 @@ impl<H: Hal> Front<H> {
             request: parent.request,
             result,
         });
-        if self.free_parents.len() == self.parents.len() {
-            // Whoever closes the disk waits for this.
+        if !self.gate.is_open() && self.free_parents.len() == self.parents.len() {
+            // Whoever closes the disk waits for this. A live disk is idle all
+            // the time; waking the control path then would cost xenstore reads.
             self.attention.notify();
         }
     }
