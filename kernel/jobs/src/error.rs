@@ -120,8 +120,10 @@ pub enum JobError {
     },
     /// Something did not happen in time.
     TimedOut {
-        /// What was waited for.
+        /// What is the case instead.
         what: String,
+        /// Where it was waited for.
+        place: String,
         /// For how long.
         after: Duration,
     },
@@ -228,7 +230,8 @@ impl JobError {
             Self::Mismatch { disk, mismatch } => format!("{disk} sector {}", mismatch.sector),
             Self::Store { path, .. } => path.clone(),
             Self::NoMemory { .. } => "job memory".into(),
-            Self::TimedOut { .. } | Self::Interrupted => "console".into(),
+            Self::TimedOut { place, .. } => place.clone(),
+            Self::Interrupted => "console".into(),
             Self::Power(_) => "machine".into(),
         }
     }
@@ -280,7 +283,7 @@ impl fmt::Display for JobError {
             Self::Failures { count, first, .. } => {
                 write!(f, "{count} requests failed, the first because {first}")
             }
-            Self::TimedOut { what, after } => write!(f, "{what} within {}", Span(*after)),
+            Self::TimedOut { what, after, .. } => write!(f, "{what} within {}", Span(*after)),
             Self::Store { why, .. } => f.write_str(why),
             Self::Power(why) => write!(f, "the machine does not end: {why}"),
             Self::Interrupted => f.write_str("interrupted"),

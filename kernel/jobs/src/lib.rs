@@ -16,11 +16,21 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod editor;
 mod error;
+mod histogram;
+mod input;
 pub mod io;
+mod jobs;
 pub mod lang;
 mod machine;
+pub mod result;
 mod rng;
+pub mod shell;
+mod stream;
+mod task;
+#[cfg(test)]
+mod testing;
 mod units;
 pub mod verify_format;
 

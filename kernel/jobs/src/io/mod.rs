@@ -143,10 +143,15 @@ impl<M: Machine> Channel<M> {
         }
     }
 
-    /// Requests accepted whose completion was not delivered yet.
+    /// Requests accepted whose completion was not fetched yet.
     #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.line.state.borrow().in_flight()
+    pub fn outstanding(&self) -> usize {
+        self.line.state.borrow().outstanding()
+    }
+
+    /// Gives back the buffer of a completion.
+    pub fn recycle(&mut self, completion: Completion) {
+        self.idle.extend(completion.request.buffer);
     }
 
     /// A completion that is already here.
@@ -279,3 +284,6 @@ fn give_back<M: Machine>(machine: &M, disk: DiskId, buffer: Buffer) {
         machine.free_pages(region);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -166,6 +166,11 @@ impl State {
         self.in_flight
     }
 
+    /// Accepted by the queue and not yet fetched.
+    pub(super) fn outstanding(&self) -> usize {
+        self.in_flight + self.done.len()
+    }
+
     /// Takes a slot. It is occupied once [`State::occupy`] was called; else it
     /// must be given back.
     pub(super) fn take_slot(&mut self) -> Option<u32> {

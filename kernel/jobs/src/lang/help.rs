@@ -54,7 +54,7 @@ impl fmt::Display for Usage<'_> {
             true => ("", ""),
             false => ("[", "]"),
         };
-        match arg.flag {
+        match arg.flag && arg.default == Some("no") {
             true => write!(f, "{open}{}{close}", arg.key),
             false => write!(f, "{open}{}={}{close}", arg.key, arg.name),
         }
