@@ -235,10 +235,16 @@ impl<M: Machine> Channel<M> {
     }
 
     fn register(&self, bytes: usize) -> Result<Buffer, JobError> {
-        let disk = self.line.disk;
+        let (disk, pages) = (self.line.disk, bytes.div_ceil(PAGE));
+        let kept = self
+            .machine
+            .with_queue(disk, (), |queue, ()| queue.reuse(pages));
+        if let Ok(Some(buffer)) = kept {
+            return Ok(buffer);
+        }
         let region = self
             .machine
-            .alloc_pages(bytes.div_ceil(PAGE))
+            .alloc_pages(pages)
             .ok_or(JobError::NoMemory { bytes })?;
         let outcome = self
             .machine

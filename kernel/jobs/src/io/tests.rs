@@ -108,7 +108,7 @@ fn a_wait_without_completions_ends_at_its_deadline() {
         });
         assert!(done.get(), "{mode}");
         machine.disk(0, RamDisk::detach);
-        machine.host_turn();
+        machine.settle();
         machine.disk(0, |disk| disk.state = Lifecycle::Live);
     }
 }
@@ -162,7 +162,7 @@ fn a_channel_dropped_with_requests_in_flight_loses_nothing() {
     // The idle buffer is back, the others are with the host.
     assert_eq!(machine.pages(), 3);
     assert_eq!(machine.channels().len(), 1);
-    while machine.host_turn() {}
+    machine.settle();
     reclaim(&machine);
     assert_eq!(machine.pages(), 0);
     assert!(machine.channels().is_empty());
@@ -176,6 +176,16 @@ fn buffers_of_a_disk_that_vanished_are_not_reused() {
     machine.remove(0);
     drop(channel);
     assert_eq!(machine.pages(), 2, "nobody knows whether the host let go");
+}
+
+#[test]
+fn buffers_that_the_host_keeps_are_used_again() {
+    let machine = machine();
+    machine.disk(0, |disk| disk.moods.keeps_pages = true);
+    for _ in 0..3 {
+        drop(Channel::open(&machine, DISK, 2, 8192).expect("room"));
+        assert_eq!(machine.pages(), 4, "the same pages each time");
+    }
 }
 
 #[test]
@@ -217,7 +227,7 @@ fn a_second_completion_of_a_request_is_a_stray() {
     assert!(machine.channels().deliver(again(token)).is_err());
     assert_eq!(channel.outstanding(), 1);
     drop(channel);
-    while machine.host_turn() {}
+    machine.settle();
 }
 
 #[test]

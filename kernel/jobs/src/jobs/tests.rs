@@ -33,7 +33,7 @@ fn ok(machine: &FakeMachine, line: &str) -> Value {
 
 /// After any job: no page is held, nothing is in flight, no token was lost.
 fn assert_clean(machine: &FakeMachine) {
-    while machine.host_turn() {}
+    machine.settle();
     crate::io::reclaim(machine);
     assert_eq!(machine.pages(), 0, "pages are held");
     assert!(machine.channels().is_empty(), "channels are open");

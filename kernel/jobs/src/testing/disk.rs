@@ -33,6 +33,8 @@ pub(crate) struct Moods {
     pub(crate) detach_after: Option<u64>,
     /// Writes to this sector are forgotten.
     pub(crate) lost_sector: Option<u64>,
+    /// Memory stays mapped when it is unregistered.
+    pub(crate) keeps_pages: bool,
     /// Flushes and discards fail as not supported.
     pub(crate) refuses_flush: bool,
 }
@@ -42,7 +44,7 @@ pub(crate) struct RamDisk {
     pub(crate) state: Lifecycle,
     pub(crate) moods: Moods,
     pub(crate) data: Vec<u8>,
-    pub(crate) registered: usize,
+    pub(crate) kept: Vec<Buffer>,
     pub(crate) flushed: u64,
     pub(crate) discarded: Vec<(u64, u64, bool)>,
     stats: Stats,
@@ -82,10 +84,11 @@ impl RamDisk {
                 bad_sector: None,
                 detach_after: None,
                 lost_sector: None,
+                keeps_pages: false,
                 refuses_flush: false,
             },
             data: vec![0; bytes],
-            registered: 0,
+            kept: Vec::new(),
             flushed: 0,
             discarded: Vec::new(),
             stats: Stats::default(),
@@ -219,13 +222,21 @@ impl Queue for RamDisk {
     }
 
     fn register(&mut self, region: Region) -> Result<Buffer, RegisterError> {
-        self.registered += 1;
         Ok(Buffer::new(region, self.info.id.0, 0))
     }
 
     fn unregister(&mut self, buffer: Buffer) -> Unregistered {
-        self.registered -= 1;
+        if self.moods.keeps_pages {
+            self.kept.push(buffer);
+            return Unregistered::StillMapped;
+        }
         Unregistered::Free(buffer.into_region())
+    }
+
+    fn reuse(&mut self, pages: usize) -> Option<Buffer> {
+        let fits = |buffer: &Buffer| buffer.region().page_count() == pages;
+        let at = self.kept.iter().position(fits)?;
+        Some(self.kept.swap_remove(at))
     }
 
     fn submit(&mut self, request: Request) -> Result<Token, Refused> {

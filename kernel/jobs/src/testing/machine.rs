@@ -28,6 +28,7 @@ type Reaction = Box<dyn Fn(&FakeMachine)>;
 struct Inner {
     now: Cell<u64>,
     tick: Cell<Option<u64>>,
+    turns: Cell<usize>,
     timers: Timers,
     channels: ChannelTable,
     disks: RefCell<BTreeMap<DiskId, RamDisk>>,
@@ -112,10 +113,14 @@ impl FakeMachine {
     /// Lets the disks work and routes what they completed, as a main loop does.
     pub(crate) fn host_turn(&self) -> bool {
         let mut moved = self.react();
+        // As a real main loop, this one looks at polled disks as well, but so
+        // seldom that the jobs must do it themselves.
+        self.0.turns.set(self.0.turns.get() + 1);
+        let all = self.0.turns.get().is_multiple_of(16);
         let polled = self.0.polled.borrow();
         for (id, disk) in self.0.disks.borrow_mut().iter_mut() {
             moved |= disk.serve();
-            if !polled.contains(id) {
+            if all || !polled.contains(id) {
                 let deliver = &mut |completion| {
                     self.0.channels.deliver(completion).expect("no strays");
                 };
@@ -124,6 +129,14 @@ impl FakeMachine {
         }
         self.0.timers.fire(self.now());
         moved
+    }
+
+    /// Lets the disks do everything that they have to do.
+    pub(crate) fn settle(&self) {
+        let mut quiet = 0;
+        while quiet < 16 {
+            quiet = if self.host_turn() { 0 } else { quiet + 1 };
+        }
     }
 
     /// Lets time pass until the next timer; `false` if there is none.
