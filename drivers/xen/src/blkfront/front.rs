@@ -205,6 +205,10 @@ impl<H: Hal> Front<H> {
             return;
         }
         self.offence = Some(offence);
+        if let Some(link) = &self.link {
+            // Whatever it still wants to say, it shall not cost us anything.
+            self.xen.events.mask(link.port);
+        }
         log::error!(
             "{}: the backend broke the protocol: {offence}",
             self.info.id
