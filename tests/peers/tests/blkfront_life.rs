@@ -318,20 +318,19 @@ fn a_device_number_that_is_no_disk_is_reported_and_others_work() {
 
 #[test]
 fn what_xen_refuses_is_named_and_everything_is_given_back() {
-    let refuse_port = |world: &World| {
-        world
-            .machine
-            .fail_next(CallKind::AllocUnbound, Errno::ENOSPC);
+    let refuse = |what, world: &World| match what {
+        "event channel" => {
+            let machine = &world.machine;
+            machine.fail_next(CallKind::AllocUnbound, Errno::ENOSPC);
+        }
+        _ => world.machine.limit_memory(3),
     };
-    let refuse_memory = |world: &World| world.machine.limit_memory(3);
-    let refusals: [(&str, &dyn Fn(&World)); 2] =
-        [("event channel", &refuse_port), ("memory", &refuse_memory)];
-    for (what, refuse) in refusals {
+    for what in ["event channel", "memory"] {
         let mut world = World::new();
         world.start(VbdConfig::default());
         world.settle();
         world.plug(Config::default(), SECTORS);
-        refuse(&world);
+        refuse(what, &world);
         world.settle();
         let error = world.report(0).error.expect("refused").to_string();
         assert!(error.contains(what), "{error}");

@@ -56,6 +56,8 @@ struct Back {
     connection: Option<Connection>,
     /// Connections that should have been let go.
     kept: Vec<Connection>,
+    /// Requests whose pages should have been let go.
+    kept_jobs: Vec<Job>,
     unplugging: bool,
     gone: bool,
     /// Answers that may still be given; `None` is no limit.
@@ -90,6 +92,7 @@ impl BlkBack {
             front_watch,
             connection: None,
             kept: Vec::new(),
+            kept_jobs: Vec::new(),
             unplugging: false,
             gone: false,
             allowance: None,
@@ -235,7 +238,9 @@ impl BlkBack {
 
     /// Lets go of what it kept mapped against the rules.
     pub fn release(&self) {
-        self.get_mut().kept.clear();
+        let mut back = self.get_mut();
+        back.kept.clear();
+        back.kept_jobs.clear();
     }
 }
 

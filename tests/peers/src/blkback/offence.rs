@@ -12,7 +12,7 @@ pub enum BlkOffence {
     UnknownId,
     /// Answers with the id of a request that is not on the way.
     IdleId,
-    /// Answers the same request twice.
+    /// Answers the same request twice, and another one never.
     DoubledCompletion,
     /// Answers with another operation.
     WrongOperation,
@@ -28,6 +28,9 @@ pub enum BlkOffence {
     Unsupported,
     /// Fails the next request.
     Fails,
+    /// Keeps the pages of the next request mapped after it answered, without
+    /// a promise of persistent grants.
+    KeepsRequestPages,
     /// Scribbles over the request's slot before it answers.
     ScribblesOverRequests,
     /// Overwrites the index that counts the guest's requests.
@@ -60,7 +63,7 @@ pub enum BlkOffence {
     FeaturesFlip,
     /// Keeps every grant mapped when it disconnects.
     KeepsGrants,
-    /// Goes on answering on the ring after it said `Closed`.
+    /// Goes on answering on the ring after the frontend took it apart.
     AnswersAfterClosed,
 }
 
@@ -81,6 +84,7 @@ impl BlkOffence {
                 | Self::DiscardUnsupported
                 | Self::Unsupported
                 | Self::Fails
+                | Self::KeepsRequestPages
                 | Self::ScribblesOverRequests
                 | Self::OverwritesRequestIndex
         )

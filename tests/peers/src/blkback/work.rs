@@ -166,12 +166,18 @@ impl Back {
             let status = job.run(&self.disk);
             // Unmap before the answer, or the guest finds its page in use.
             let response = self.response(&job, status);
-            drop(job);
+            if self.take_offence(BlkOffence::KeepsRequestPages) {
+                self.kept_jobs.push(job);
+            } else {
+                drop(job);
+            }
             let twice = connection.ring.outstanding() > 1
                 && self.take_offence(BlkOffence::DoubledCompletion);
             connection.ring.answer(&response);
             if twice {
+                // In place of another answer, so that the count is right.
                 connection.ring.answer(&response);
+                connection.jobs.pop();
             }
             self.counters.responses += 1;
             self.last_id = Some(response.id);
@@ -236,7 +242,8 @@ impl Back {
         if !self.is(BlkOffence::AnswersAfterClosed) {
             return;
         }
-        for connection in &mut self.kept {
+        let apart = |connection: &&mut Connection| !connection.ring.channel().is_bound();
+        for connection in self.kept.iter_mut().filter(apart) {
             let id = self.last_id.unwrap_or(0);
             connection.ring.answer(&Response {
                 id,
