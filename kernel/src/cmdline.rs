@@ -8,6 +8,9 @@
 use core::fmt;
 use core::time::Duration;
 
+use firn_xen::blkfront::{MAX_RING_ORDER, VbdConfig};
+use firn_xen::wire::blkif::MAX_SEGMENTS;
+
 use crate::console::{Level, parse_level};
 
 /// The options, each with its default.
@@ -15,8 +18,9 @@ use crate::console::{Level, parse_level};
 pub struct Options {
     /// `log=`: the lowest level shown.
     pub log: Level,
-    /// `deadline=`: seconds that a wait on the host may take.
-    pub deadline: Duration,
+    /// What block devices may use: `blk.ring-order=`, `blk.segments=`,
+    /// `blk.persistent=`; and how long a wait on the host may take: `deadline=`.
+    pub blk: VbdConfig,
     /// `provoke=`: a fault to go down with, for tests of what is then shown.
     pub provoke: Option<Fault>,
 }
@@ -38,7 +42,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             log: Level::Info,
-            deadline: Duration::from_secs(5),
+            blk: VbdConfig::default(),
             provoke: None,
         }
     }
@@ -68,7 +72,8 @@ impl fmt::Display for BadOption<'_> {
         match self.problem {
             Problem::Unknown => write!(
                 f,
-                "option '{word}' is unknown and ignored (there are: log=LEVEL deadline=SECONDS provoke=FAULT; \
+                "option '{word}' is unknown and ignored (there are: log=LEVEL deadline=SECONDS \
+                 blk.ring-order=ORDER blk.segments=COUNT blk.persistent=yes|no provoke=FAULT; \
                  jobs go after --)"
             ),
             Problem::BadValue(wanted) => write!(f, "option '{word}' is ignored: it wants {wanted}"),
@@ -113,7 +118,24 @@ fn apply(options: &mut Options, word: &str) -> Result<(), Problem> {
         Some(("deadline", value)) => {
             let wanted = Problem::BadValue("whole seconds from 1 to 3600");
             let seconds = value.parse().ok().filter(|s| (1..=3600).contains(s));
-            options.deadline = Duration::from_secs(seconds.ok_or(wanted)?);
+            options.blk.deadline = Duration::from_secs(seconds.ok_or(wanted)?);
+        }
+        Some(("blk.ring-order", value)) => {
+            let wanted = Problem::BadValue("a power of two of pages, from 0 to 4");
+            let order = value.parse().ok().filter(|o| *o <= MAX_RING_ORDER);
+            options.blk.max_ring_order = order.ok_or(wanted)?;
+        }
+        Some(("blk.segments", value)) => {
+            let wanted = Problem::BadValue("a number from 11, without indirect requests, up");
+            let count = value.parse().ok().filter(|s| *s >= MAX_SEGMENTS);
+            options.blk.max_segments = count.ok_or(wanted)?;
+        }
+        Some(("blk.persistent", value)) => {
+            options.blk.persistent = match value {
+                "yes" => true,
+                "no" => false,
+                _ => return Err(Problem::BadValue("yes or no")),
+            };
         }
         Some(("provoke", value)) => {
             options.provoke = Some(match value {
@@ -149,11 +171,27 @@ mod tests {
             options,
             Options {
                 log: Level::Debug,
-                deadline: Duration::from_secs(9),
+                blk: VbdConfig {
+                    deadline: Duration::from_secs(9),
+                    ..VbdConfig::default()
+                },
                 provoke: Some(Fault::Null),
             }
         );
         assert_eq!(jobs, "verify disk=xvda; poweroff");
+        assert!(bad.is_empty());
+    }
+
+    #[test]
+    fn the_block_driver_can_be_limited() {
+        let (options, _, bad) = parsed("blk.ring-order=0 blk.segments=11 blk.persistent=no");
+        let limited = VbdConfig {
+            max_ring_order: 0,
+            max_segments: 11,
+            persistent: false,
+            ..VbdConfig::default()
+        };
+        assert_eq!(options.blk, limited);
         assert!(bad.is_empty());
     }
 
@@ -187,6 +225,9 @@ mod tests {
             "deadline=0",
             "deadline=5s",
             "deadline=3601",
+            "blk.ring-order=5",
+            "blk.segments=10",
+            "blk.persistent=1",
         ] {
             let (options, _, bad) = parsed(word);
             assert_eq!(options, Options::default(), "{word}");

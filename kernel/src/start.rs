@@ -5,7 +5,6 @@ use core::panic::PanicInfo;
 
 use firn_jobs::Machine;
 use firn_task::Time;
-use firn_xen::blkfront::VbdConfig;
 use firn_xen::store::Store;
 
 use crate::arch::{self, cpu};
@@ -69,12 +68,8 @@ fn run_on_xen(
         .ok();
     banner(boot, format_args!("Xen {}", xen.version()));
     let store = Store::attach(&xen).map_err(|e| failed("xenstore", &e))?;
-    let config = VbdConfig {
-        deadline: options.deadline,
-        ..VbdConfig::default()
-    };
     let main_loop =
-        MainLoop::start(&xen, &store, console, config).map_err(|e| failed("timer", &e))?;
+        MainLoop::start(&xen, &store, console, options.blk).map_err(|e| failed("timer", &e))?;
     if let Some(fault) = options.provoke {
         arch::provoke(fault);
     }
