@@ -10,7 +10,7 @@ use flate2::read::GzDecoder;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Cache, sha256, sha256_file};
-use crate::libs::Libraries;
+use crate::libs::{self, Libraries};
 use crate::packages::Packages;
 use crate::{modules, tree::Tree};
 
@@ -108,10 +108,16 @@ impl Images {
         self.folder.join("kvm.cpio")
     }
 
-    /// The first file system of a Linux PVH guest with fio.
+    /// The first file system of a small Linux PVH guest.
     #[must_use]
     pub fn guest(&self) -> PathBuf {
         self.folder.join("guest.cpio")
+    }
+
+    /// The same with fio, which is large: such a guest starts much slower.
+    #[must_use]
+    pub fn guest_with_fio(&self) -> PathBuf {
+        self.folder.join("guest-fio.cpio")
     }
 
     fn build(&self, to: &Path) -> Result<()> {
@@ -133,6 +139,7 @@ impl Images {
             ("dom0.cpio", builder.dom0()?),
             ("kvm.cpio", builder.kvm()?),
             ("guest.cpio", builder.guest()?),
+            ("guest-fio.cpio", builder.guest_with_fio()?),
         ] {
             fs::write(to.join(name), tree.archive()?)?;
         }
@@ -147,6 +154,7 @@ impl Images {
             self.dom0(),
             self.kvm(),
             self.guest(),
+            self.guest_with_fio(),
             self.packages.path("usr/bin/qemu-system-x86_64"),
         ]
     }
@@ -184,8 +192,8 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// What all three have: busybox, the loader, a C library and modules.
-    fn skeleton(&self, init: &str, modules: &[&str]) -> Result<Tree> {
+    /// What all have: busybox and modules.
+    fn bare(&self, init: &str, modules: &[&str]) -> Result<Tree> {
         let mut tree = Tree::default();
         for folder in [
             "bin", "sbin", "etc/lab", "proc", "sys", "dev", "run", "tmp", "root", "var/lib",
@@ -194,23 +202,31 @@ impl Builder<'_> {
         }
         tree.copy("bin/busybox", &self.packages.path("usr/bin/busybox"))?;
         tree.link("lib", "usr/lib");
+        tree.file("init", 0o755, init);
+        modules::add(&mut tree, &self.packages.root, self.version, modules)?;
+        Ok(tree)
+    }
+
+    /// What programs that are not static need, too.
+    fn add_loader(&self, tree: &mut Tree) -> Result<()> {
+        let loader = "ld-linux-x86-64.so.2";
         tree.link(
-            "lib64/ld-linux-x86-64.so.2",
-            "../usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
+            &format!("lib64/{loader}"),
+            &format!("../{}/{loader}", libs::FOLDER),
         );
         // libgcc_s is loaded by name at run time (pthread_cancel), and the
         // agent is linked with it.
-        for name in [
-            "libc.so.6",
-            "ld-linux-x86-64.so.2",
-            "libgcc_s.so.1",
-            "libm.so.6",
-        ] {
-            self.libs.add(&mut tree, name)?;
+        for name in ["libc.so.6", loader, "libgcc_s.so.1", "libm.so.6"] {
+            self.libs.add(tree, name)?;
         }
-        tree.file("init", 0o755, init);
+        Ok(())
+    }
+
+    /// A machine that is driven by the agent.
+    fn driven(&self, init: &str, modules: &[&str]) -> Result<Tree> {
+        let mut tree = self.bare(init, modules)?;
+        self.add_loader(&mut tree)?;
         tree.file("etc/lab/common.sh", 0o644, include_str!("init/common.sh"));
-        modules::add(&mut tree, &self.packages.root, self.version, modules)?;
         Ok(tree)
     }
 
@@ -235,7 +251,7 @@ impl Builder<'_> {
             "virtio_blk",
             "virtio_console",
         ];
-        let mut tree = self.skeleton(include_str!("init/dom0.sh"), &modules)?;
+        let mut tree = self.driven(include_str!("init/dom0.sh"), &modules)?;
         for tool in XEN_TOOLS {
             let path = format!("{XEN_BIN}/{tool}");
             self.program(&mut tree, &path, &path)?;
@@ -273,7 +289,7 @@ impl Builder<'_> {
             "virtio_blk",
             "virtio_console",
         ];
-        let mut tree = self.skeleton(include_str!("init/kvm.sh"), &modules)?;
+        let mut tree = self.driven(include_str!("init/kvm.sh"), &modules)?;
         let qemu = "bin/qemu-system-x86_64";
         self.program(&mut tree, &format!("usr/{qemu}"), qemu)?;
         for rom in [
@@ -293,7 +309,12 @@ impl Builder<'_> {
     }
 
     fn guest(&self) -> Result<Tree> {
-        let mut tree = self.skeleton(include_str!("init/guest.sh"), &["xen-blkfront"])?;
+        self.bare(include_str!("init/guest.sh"), &["xen-blkfront"])
+    }
+
+    fn guest_with_fio(&self) -> Result<Tree> {
+        let mut tree = self.guest()?;
+        self.add_loader(&mut tree)?;
         self.program(&mut tree, "usr/bin/fio", "bin/fio")?;
         Ok(tree)
     }
