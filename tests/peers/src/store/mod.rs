@@ -206,9 +206,13 @@ impl Daemon {
             any |= done;
             !done
         });
+        if any {
+            // Before a later word puts it right.
+            return true;
+        }
         let woken = self.ring.is_woken();
-        let asked = woken && self.ring.wants_reconnect() && !self.is(StoreOffence::NeverReconnects);
-        if self.resetting || asked {
+        let asked = woken && self.ring.wants_reconnect();
+        if (self.resetting || asked) && !self.is(StoreOffence::NeverReconnects) {
             self.resetting = false;
             self.server.forget_guest();
             self.ring.reconnect();

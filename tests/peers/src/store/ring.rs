@@ -24,6 +24,9 @@ pub(super) struct Ring {
     channel: Channel,
     incoming: Vec<u8>,
     outgoing: VecDeque<u8>,
+    /// How far requests were read and replies written.
+    req_cons: u32,
+    rsp_prod: u32,
     /// The guest broke the protocol and is not listened to any more.
     ignored: bool,
     /// The ring was full: wait for the guest to say that it made room.
@@ -39,6 +42,8 @@ impl Ring {
             channel,
             incoming: Vec::new(),
             outgoing: VecDeque::new(),
+            req_cons: 0,
+            rsp_prod: 0,
             ignored: false,
             blocked: false,
             pace: usize::MAX,
@@ -53,7 +58,7 @@ impl Ring {
         self.page.atomic_u32(offset)
     }
 
-    fn req_cons(&self) -> &AtomicU32 {
+    fn shared_req_cons(&self) -> &AtomicU32 {
         self.word(offset_of!(Interface, req_cons))
     }
 
@@ -65,7 +70,7 @@ impl Ring {
         self.word(offset_of!(Interface, rsp_cons))
     }
 
-    fn rsp_prod(&self) -> &AtomicU32 {
+    fn shared_rsp_prod(&self) -> &AtomicU32 {
         self.word(offset_of!(Interface, rsp_prod))
     }
 
@@ -85,8 +90,7 @@ impl Ring {
         if event {
             self.blocked = false;
         }
-        let unread = self.pace < usize::MAX
-            && self.req_prod().load(Acquire) != self.req_cons().load(Relaxed);
+        let unread = self.pace < usize::MAX && self.req_prod().load(Acquire) != self.req_cons;
         event || unread
     }
 
@@ -105,11 +109,12 @@ impl Ring {
         self.incoming.clear();
         self.outgoing.clear();
         (self.ignored, self.blocked) = (false, false);
+        (self.req_cons, self.rsp_prod) = (0, 0);
         for index in [
-            self.req_cons(),
+            self.shared_req_cons(),
             self.req_prod(),
             self.rsp_cons(),
-            self.rsp_prod(),
+            self.shared_rsp_prod(),
         ] {
             index.store(0, Relaxed);
         }
@@ -124,7 +129,7 @@ impl Ring {
 
     /// Takes what the guest wrote. Returns whether there was anything.
     pub(super) fn receive(&mut self) -> bool {
-        let (prod, cons) = (self.req_prod().load(Acquire), self.req_cons().load(Relaxed));
+        let (prod, cons) = (self.req_prod().load(Acquire), self.req_cons);
         let available = prod.wrapping_sub(cons);
         if self.ignored || available == 0 {
             return false;
@@ -139,8 +144,8 @@ impl Ring {
             let byte = self.page.atomic_u8(offset_of!(Interface, req) + at);
             self.incoming.push(byte.load(Relaxed));
         }
-        self.req_cons()
-            .store(cons.wrapping_add(take as u32), Release);
+        self.req_cons = cons.wrapping_add(take as u32);
+        self.shared_req_cons().store(self.req_cons, Release);
         true
     }
 
@@ -174,7 +179,7 @@ impl Ring {
         if self.outgoing.is_empty() || self.blocked || self.ignored {
             return false;
         }
-        let (prod, cons) = (self.rsp_prod().load(Relaxed), self.rsp_cons().load(Acquire));
+        let (prod, cons) = (self.rsp_prod, self.rsp_cons().load(Acquire));
         let used = prod.wrapping_sub(cons);
         if used > RING_SIZE {
             self.ignore(ERROR_RING_INDEX);
@@ -182,14 +187,14 @@ impl Ring {
         }
         let room = (RING_SIZE - used) as usize;
         let count = room.min(self.outgoing.len()).min(self.pace);
-        self.blocked = room < self.outgoing.len();
+        self.blocked = count == room && room < self.outgoing.len();
         for (i, byte) in self.outgoing.drain(..count).enumerate() {
             let at = (prod.wrapping_add(i as u32) % RING_SIZE) as usize;
             let slot = self.page.atomic_u8(offset_of!(Interface, rsp) + at);
             slot.store(byte, Relaxed);
         }
-        self.rsp_prod()
-            .store(prod.wrapping_add(count as u32), Release);
+        self.rsp_prod = prod.wrapping_add(count as u32);
+        self.shared_rsp_prod().store(self.rsp_prod, Release);
         count > 0
     }
 
@@ -223,19 +228,19 @@ impl Ring {
         match offence {
             StoreOffence::ReplyIndexRunsAway => {
                 let far = self.rsp_cons().load(Relaxed).wrapping_add(RING_SIZE + 1);
-                self.rsp_prod().store(far, Release);
+                self.shared_rsp_prod().store(far, Release);
             }
             StoreOffence::ReplyIndexGoesBack => {
                 let back = self.rsp_cons().load(Relaxed).wrapping_sub(1);
-                self.rsp_prod().store(back, Release);
+                self.shared_rsp_prod().store(back, Release);
             }
             StoreOffence::RequestIndexRunsAway => {
                 let far = self.req_prod().load(Relaxed).wrapping_add(1);
-                self.req_cons().store(far, Release);
+                self.shared_req_cons().store(far, Release);
             }
             StoreOffence::RequestIndexGoesBack => {
                 let back = self.req_prod().load(Relaxed).wrapping_sub(RING_SIZE + 1);
-                self.req_cons().store(back, Release);
+                self.shared_req_cons().store(back, Release);
             }
             StoreOffence::UnsolicitedReply => {
                 let reply = Message::new(MessageType::READ, 0x7fff_0000, 0, b"psst".to_vec());
