@@ -45,14 +45,10 @@ impl Packages {
     /// # Errors
     /// apt is missing or has no Debian mirror, a download fails, the disk is full.
     pub(crate) fn prepare(cache: &Cache, report: &dyn Fn(&str)) -> Result<Self> {
-        let recipe = sha256(PACKAGES.iter().flat_map(|p| [p.as_bytes(), b" "]));
-        let folder = cache.path(&format!("packages-{}", &recipe[..12]));
-        let packages = Self {
-            root: folder.join("root"),
-        };
-        if folder.join("packages.txt").exists() {
+        if let Some(packages) = Self::unpacked(cache) {
             return Ok(packages);
         }
+        let folder = folder(cache);
         let partial = cache.path("packages.partial");
         let _none = fs::remove_dir_all(&partial);
         report(&format!("downloading the lab's Debian packages ({SUITE})"));
@@ -68,7 +64,19 @@ impl Packages {
         fs::write(partial.join("packages.txt"), list)?;
         let _older = fs::remove_dir_all(&folder);
         fs::rename(&partial, &folder)?;
-        Ok(packages)
+        let root = folder.join("root");
+        Ok(Self { root })
+    }
+
+    /// The packages, if they are there already: downloads nothing.
+    #[must_use]
+    pub fn unpacked(cache: &Cache) -> Option<Self> {
+        let folder = folder(cache);
+        let root = folder.join("root");
+        folder
+            .join("packages.txt")
+            .exists()
+            .then_some(Self { root })
     }
 
     /// Path of a file in the unpacked root.
@@ -120,6 +128,12 @@ impl Packages {
         run(&depmod).context("listing the kernel's modules")?;
         Ok(())
     }
+}
+
+/// Where the packages of today's list go.
+fn folder(cache: &Cache) -> PathBuf {
+    let recipe = sha256(PACKAGES.iter().flat_map(|p| [p.as_bytes(), b" "]));
+    cache.path(&format!("packages-{}", &recipe[..12]))
 }
 
 /// Runs a command; an error shows the end of what it said.

@@ -1,28 +1,32 @@
 //! `sched.h`, `version.h`, `vcpu.h` and hypercall numbers of `xen.h`.
+//!
+//! The one file that uses the `xen-sys` crate, for numbers only: its hypercall
+//! functions are unsound (`docs/adr/0006-xen-sys.md`).
 
 use super::{layout, open_enum};
+use xen_sys as sys;
 
 /// `__HYPERVISOR_memory_op`.
-pub const HYPERCALL_MEMORY_OP: u32 = 12;
+pub const HYPERCALL_MEMORY_OP: u32 = sys::__HYPERVISOR_memory_op;
 /// `__HYPERVISOR_xen_version`.
-pub const HYPERCALL_XEN_VERSION: u32 = 17;
+pub const HYPERCALL_XEN_VERSION: u32 = sys::__HYPERVISOR_xen_version;
 /// `__HYPERVISOR_console_io`.
-pub const HYPERCALL_CONSOLE_IO: u32 = 18;
+pub const HYPERCALL_CONSOLE_IO: u32 = sys::__HYPERVISOR_console_io;
 /// `__HYPERVISOR_grant_table_op`.
-pub const HYPERCALL_GRANT_TABLE_OP: u32 = 20;
+pub const HYPERCALL_GRANT_TABLE_OP: u32 = sys::__HYPERVISOR_grant_table_op;
 /// `__HYPERVISOR_vcpu_op`.
-pub const HYPERCALL_VCPU_OP: u32 = 24;
+pub const HYPERCALL_VCPU_OP: u32 = sys::__HYPERVISOR_vcpu_op;
 /// `__HYPERVISOR_sched_op`.
-pub const HYPERCALL_SCHED_OP: u32 = 29;
+pub const HYPERCALL_SCHED_OP: u32 = sys::__HYPERVISOR_sched_op;
 /// `__HYPERVISOR_event_channel_op`.
-pub const HYPERCALL_EVENT_CHANNEL_OP: u32 = 32;
+pub const HYPERCALL_EVENT_CHANNEL_OP: u32 = sys::__HYPERVISOR_event_channel_op;
 /// `__HYPERVISOR_hvm_op`.
-pub const HYPERCALL_HVM_OP: u32 = 34;
+pub const HYPERCALL_HVM_OP: u32 = sys::__HYPERVISOR_hvm_op;
 
 /// `SCHEDOP_yield`.
-pub const SCHED_YIELD: u32 = 0;
+pub const SCHED_YIELD: u32 = sys::SCHEDOP_yield;
 /// `SCHEDOP_shutdown`.
-pub const SCHED_SHUTDOWN_OP: u32 = 2;
+pub const SCHED_SHUTDOWN_OP: u32 = sys::SCHEDOP_shutdown;
 
 /// `VCPUOP_stop_periodic_timer`.
 pub const VCPU_STOP_PERIODIC_TIMER: u32 = 7;
@@ -39,19 +43,19 @@ pub const EXTRAVERSION: u32 = 1;
 pub const GET_FEATURES: u32 = 6;
 
 /// `CONSOLEIO_write`.
-pub const CONSOLEIO_WRITE: u32 = 0;
+pub const CONSOLEIO_WRITE: u32 = sys::CONSOLEIO_write;
 
 open_enum! {
     /// Why a domain stops (`SHUTDOWN_*`).
     pub enum ShutdownReason: u32 {
         /// The guest is done.
-        POWEROFF = 0 => "poweroff",
+        POWEROFF = sys::SHUTDOWN_poweroff => "poweroff",
         /// The guest wants to start again.
-        REBOOT = 1 => "reboot",
+        REBOOT = sys::SHUTDOWN_reboot => "reboot",
         /// The guest's memory is to be saved.
-        SUSPEND = 2 => "suspend",
+        SUSPEND = sys::SHUTDOWN_suspend => "suspend",
         /// The guest found itself broken.
-        CRASH = 3 => "crash",
+        CRASH = sys::SHUTDOWN_crash => "crash",
     }
 }
 
