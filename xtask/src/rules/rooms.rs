@@ -21,7 +21,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("firn-boot", &["firn-kernel"]),
     ("firn-peers", &["firn-block", "firn-task", "firn-xen"]),
-    ("firn-abi", &["firn-xen"]),
+    ("firn-abi-tests", &["firn-lab", "firn-xen"]),
     (
         "firn-fuzz",
         &["firn-block", "firn-peers", "firn-task", "firn-xen"],
