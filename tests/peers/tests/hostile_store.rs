@@ -46,7 +46,7 @@ fn while_starting(offence: StoreOffence, turns: usize) -> Option<String> {
         world.store.reset();
     }
     world.run_for(LONG);
-    if world.guest().bus.vbds().first().is_some() && world.is_live(0) {
+    if !world.guest().bus.vbds().is_empty() && world.is_live(0) {
         assert_eq!(world.write(0, 0, &pattern(1, 4096)), Ok(()));
         assert_eq!(world.read(0, 0, 4096), Ok(pattern(1, 4096)));
     }
