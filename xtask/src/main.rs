@@ -1,6 +1,7 @@
 //! `cargo xtask`: builds, boots and checks firn.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cmd;
 mod elf;
 mod progress;
@@ -24,6 +25,7 @@ enum Command {
     Build(cmd::build::Args),
     Run(cmd::run::Args),
     Test(cmd::test::Args),
+    Bench(cmd::bench::Args),
     Check(cmd::check::Args),
     Lab(cmd::lab::Args),
     Image(cmd::image::Args),
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Command::Build(args) => cmd::build::run(&args),
         Command::Run(args) => cmd::run::run(&args),
         Command::Test(args) => cmd::test::run(&args),
+        Command::Bench(args) => cmd::bench::run(&args),
         Command::Check(args) => cmd::check::run(&args),
         Command::Lab(args) => cmd::lab::run(&args),
         Command::Image(args) => cmd::image::run(&args),

@@ -42,6 +42,20 @@ impl JobResult {
     pub fn text(&self, name: &str) -> Option<&str> {
         self.fields.get(name)?.as_str()
     }
+
+    /// The job, and what went wrong if something did, in one line.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let part = |name: &str| {
+            let text = self.text(name)?;
+            Some(format!("; {name}: {text}"))
+        };
+        let parts: String = ["error", "what", "where", "hint"]
+            .into_iter()
+            .filter_map(part)
+            .collect();
+        format!("{}{parts}", self.job)
+    }
 }
 
 #[cfg(test)]

@@ -106,7 +106,11 @@ impl<'a> Watched<'a> {
 /// # Errors
 /// At least one failed; the message describes each.
 pub fn judge(results: &[JobResult]) -> Result<()> {
-    let failed: Vec<_> = results.iter().filter(|r| !r.ok).map(describe).collect();
+    let failed: Vec<_> = results
+        .iter()
+        .filter(|r| !r.ok)
+        .map(JobResult::describe)
+        .collect();
     if !failed.is_empty() {
         bail!(
             "{} of {} jobs failed:\n  {}",
@@ -116,18 +120,6 @@ pub fn judge(results: &[JobResult]) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn describe(result: &JobResult) -> String {
-    let part = |name: &str| {
-        let text = result.text(name)?;
-        Some(format!("; {name}: {text}"))
-    };
-    let parts: String = ["error", "what", "where", "hint"]
-        .into_iter()
-        .filter_map(part)
-        .collect();
-    format!("{}{parts}", result.job)
 }
 
 #[cfg(test)]
