@@ -1,10 +1,10 @@
 //! From the entry point to the jobs: the order in which things come up.
 
+use alloc::string::String;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 
-use firn_jobs::Machine;
-use firn_task::Time;
+use firn_jobs::shell;
 use firn_xen::store::Store;
 
 use crate::arch::{self, cpu};
@@ -73,14 +73,8 @@ fn run_on_xen(
     if let Some(fault) = options.provoke {
         arch::provoke(fault);
     }
-    log::debug!("jobs: '{jobs}'");
-    main_loop.spawn_job(|| async {
-        let deadline = KernelMachine.now() + core::time::Duration::from_secs(2);
-        firn_task::sleep_until(KernelMachine, deadline).await;
-        for disk in KernelMachine.disks() {
-            log::info!("{disk:?}");
-        }
-    });
+    main_loop.settle(2 * options.blk.deadline);
+    main_loop.spawn_job(|| shell::run(KernelMachine, String::from(jobs)));
     main_loop.run();
     Ok(())
 }

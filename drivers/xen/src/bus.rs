@@ -8,8 +8,9 @@ use crate::trace::Source;
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use firn_block::DiskId;
+use firn_block::gate::Lifecycle;
 use firn_task::{Executor, Signal, race};
 
 const VBDS: &str = "device/vbd";
@@ -23,6 +24,7 @@ pub struct Bus<H: Hal> {
     vbds: RefCell<BTreeMap<u32, Rc<Vbd<H>>>>,
     unusable: RefCell<BTreeMap<u32, ConnectError>>,
     changed: Rc<Signal>,
+    scanned: Cell<bool>,
 }
 
 impl<H: Hal + 'static> Bus<H> {
@@ -43,6 +45,7 @@ impl<H: Hal + 'static> Bus<H> {
             vbds: RefCell::new(BTreeMap::new()),
             unusable: RefCell::new(BTreeMap::new()),
             changed: Rc::new(Signal::new()),
+            scanned: Cell::new(false),
         })
     }
 
@@ -70,6 +73,14 @@ impl<H: Hal + 'static> Bus<H> {
     pub fn find(&self, id: DiskId) -> Option<Rc<Vbd<H>>> {
         let vbds = self.vbds.borrow();
         vbds.values().find(|vbd| vbd.id() == id).cloned()
+    }
+
+    /// Whether the devices that were there at boot are known, and each is
+    /// connected or has failed.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let connecting = |vbd: &Rc<Vbd<H>>| vbd.front.borrow().state() == Lifecycle::Connecting;
+        self.scanned.get() && !self.vbds.borrow().values().any(connecting)
     }
 
     /// Devices whose number names no disk.
@@ -103,6 +114,7 @@ impl<H: Hal + 'static> Bus<H> {
             };
             let numbers: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
             self.update(&numbers);
+            self.scanned.set(true);
             race(watch.changed(), self.changed.changed(seen)).await;
         }
     }

@@ -3,9 +3,10 @@
 use alloc::collections::BTreeSet;
 use alloc::rc::Rc;
 use core::cell::RefCell;
+use core::time::Duration;
 
 use firn_block::{Armed, Completion, DiskId, Queue};
-use firn_task::{Executor, Instant};
+use firn_task::{Executor, Instant, sleep_until};
 use firn_xen::blkfront::VbdConfig;
 use firn_xen::bus::Bus;
 use firn_xen::console::Console;
@@ -102,9 +103,22 @@ impl MainLoop {
         self.jobs.executor.spawn(make());
     }
 
+    /// Runs until the disks that are there are connected or have failed, so
+    /// that jobs find them, but no longer than `limit`.
+    pub fn settle(&self, limit: Duration) {
+        let until = self.xen.hal.now() + limit;
+        // Ends the wait: something is due then.
+        self.drivers.spawn(sleep_until(self.xen.clone(), until));
+        self.run_until(|| self.bus.is_settled() || self.xen.hal.now() >= until);
+    }
+
     /// Runs until all jobs have ended.
     pub fn run(&self) {
-        while !self.jobs.executor.is_empty() {
+        self.run_until(|| self.jobs.executor.is_empty());
+    }
+
+    fn run_until(&self, done: impl Fn() -> bool) {
+        while !done() {
             if !self.pass() {
                 self.rest();
             }
