@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! flush: ok: everything written to xvda is durable, in 1.20 ms
-//! firn-result {"job":"flush","ok":true,"disk":"xvda","bytes":0,"seconds":0.0012}
+//! firn-result {"job":"flush","ok":true,"disk":"xvda","bytes":0,"seconds":0.0012,"up":1.5}
 //! ```
 //!
+//! `up` is when the job ended, in seconds since the machine's entry.
 //! A failed job has `error` (a short name that does not change), `what`, `where`
 //! and `hint` as well; `docs/jobs.md` lists what each job adds.
 
@@ -86,6 +87,8 @@ pub(crate) fn print<M: Machine>(
     }
     fields.add("bytes", common.bytes);
     fields.add("seconds", units::seconds(common.took));
+    let up = Duration::from_nanos(machine.now().as_nanos());
+    fields.add("up", units::seconds(up));
     match outcome {
         Ok(outcome) => {
             let took = Span(common.took);
