@@ -151,7 +151,7 @@ fn check_reads(done: &[Completion], model: &[u8]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn every_byte_arrives_and_every_request_ends_once(
