@@ -11,6 +11,7 @@ use crate::result::{self, Common};
 use crate::task::Task;
 use alloc::rc::Rc;
 use alloc::string::String;
+use core::time::Duration;
 
 /// What the shell says when it waits for a line.
 pub const PROMPT: &str = "firn> ";
@@ -126,7 +127,7 @@ impl<M: Machine> Shell<M> {
             job,
             disk: None,
             bytes: 0,
-            took: core::time::Duration::ZERO,
+            took: Duration::ZERO,
         };
         result::print(&self.machine, &common, Err(error));
     }

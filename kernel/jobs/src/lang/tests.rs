@@ -229,19 +229,10 @@ fn help_is_written_from_the_table() {
     assert_eq!(unknown.name(), "unknown-job");
 }
 
-#[test]
-fn the_kernels_own_options_come_before_the_jobs() {
-    assert_eq!(split_command_line(""), ("", ""));
-    assert_eq!(split_command_line("-- disks"), ("", "disks"));
-    assert_eq!(split_command_line("a=--b --"), ("a=--b", ""));
-    assert_eq!(split_command_line("a -- b -- c"), ("a", "b -- c"));
-}
-
 proptest! {
     /// No line does anything but parse or fail with an error that can be shown.
     #[test]
     fn any_line_gets_an_answer(line in r#"([a-z=0-9;"' \\]|verify|bench|disk=xvda|\PC){0,40}"#) {
-        let _ = split_command_line(&line);
         for job in parse(&line) {
             if let Err(error) = job {
                 prop_assert!(!error.to_string().is_empty());
