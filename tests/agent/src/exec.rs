@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use firn_lab_agent::Event;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::{Agent, Control};
 
@@ -91,7 +92,7 @@ fn watch(
     timed_out: Arc<Mutex<bool>>,
 ) {
     let mut stdin = child.stdin.take();
-    let group = child.id();
+    let group = Pid::from_child(child);
     let end = Instant::now() + deadline;
     thread::spawn(move || {
         loop {
@@ -114,9 +115,9 @@ fn watch(
     });
 }
 
-fn kill_group(group: u32) {
-    let _gone = Command::new("kill")
-        .args(["-9", &format!("-{group}")])
-        .stderr(Stdio::null())
-        .status();
+/// By the system call, not by a `kill` program: some take a negative number
+/// for something else.
+fn kill_group(group: Pid) {
+    // It fails only when nothing of the group is left.
+    let _gone = kill_process_group(group, Signal::KILL);
 }

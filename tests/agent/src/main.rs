@@ -1,7 +1,8 @@
 //! The agent: runs inside the lab's dom0 or KVM host, serves the requests of
 //! [`firn_lab_agent::Request`] that come in over the port, and ends when the
 //! driving machine hangs up (its init then powers the lab off, so that no
-//! emulator is ever left behind).
+//! emulator is ever left behind). With `--stdin` it serves a socket that it
+//! was given as standard input, on a machine whose own KVM is used.
 #![forbid(unsafe_code)]
 
 mod exec;
@@ -10,6 +11,7 @@ mod files;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -19,6 +21,9 @@ use firn_lab_agent::{Event, PORT_NAME, Request, read_frame, write_frame};
 
 /// How long to wait for the port to appear and for its other end.
 const PORT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long commands may take to die when the other end has hung up.
+const END_DEADLINE: Duration = Duration::from_secs(3);
 
 /// What can be told to a request that is being served.
 enum Control {
@@ -63,6 +68,18 @@ impl Agent {
             Err(format!("request {target} is not running"))
         };
         self.finish(id, result);
+    }
+
+    /// Kills every command; waits for their ends, but not for ever.
+    fn end_all(&self) {
+        for to in self.running().values() {
+            // One that has just ended needs no killing.
+            let _ended = to.send(Control::Kill);
+        }
+        let start = Instant::now();
+        while !self.running().is_empty() && start.elapsed() < END_DEADLINE {
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Serves one request; long ones go on in threads of their own.
@@ -134,8 +151,10 @@ fn open_port() -> io::Result<File> {
     }
 }
 
-fn main() -> io::Result<()> {
-    let port = open_port()?;
+/// Serves requests until the other end hangs up; then ends what still runs.
+/// For `patience` the stream may look ended before the first request: so does
+/// a port until its other end's "open" arrives.
+fn serve(port: File, patience: Duration) -> io::Result<()> {
     let agent = Arc::new(Agent {
         out: Mutex::new(port.try_clone()?),
         running: Mutex::default(),
@@ -150,11 +169,23 @@ fn main() -> io::Result<()> {
                 greeted = true;
                 agent.serve(id, request, payload);
             }
-            // The port reads as ended until the other end's "open" arrives.
-            None if !greeted && start.elapsed() < PORT_DEADLINE => {
+            None if !greeted && start.elapsed() < patience => {
                 thread::sleep(Duration::from_millis(20));
             }
-            None => return Ok(()),
+            None => break,
         }
     }
+    agent.end_all();
+    Ok(())
 }
+
+fn main() -> io::Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("--stdin") {
+        let socket = io::stdin().as_fd().try_clone_to_owned()?;
+        return serve(File::from(socket), Duration::ZERO);
+    }
+    serve(open_port()?, PORT_DEADLINE)
+}
+
+#[cfg(test)]
+mod tests;
