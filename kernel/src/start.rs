@@ -1,17 +1,22 @@
 //! From the entry point to the jobs: the order in which things come up.
 
+use alloc::rc::Rc;
 use alloc::string::String;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
+use core::time::Duration;
 
 use firn_jobs::shell;
-use firn_xen::store::Store;
+use firn_xen::hypercall::Hypercall;
+use firn_xen::store::{Store, StoreError};
+use firn_xen::{Hal, Xen};
 
 use crate::arch::{self, cpu};
 use crate::bootinfo::{BootInfo, EntryKind};
 use crate::cmdline::{self, Options};
 use crate::console::{self, Emergency};
 use crate::exec::{KernelMachine, MainLoop};
+use crate::host::xen::XenHal;
 use crate::host::{self, Hypervisor};
 use crate::{mm, power};
 
@@ -49,7 +54,7 @@ fn bring_up(
     match hypervisor {
         Hypervisor::Xen { .. } => run_on_xen(&boot, &options, jobs, entry_tsc),
         other => {
-            banner(&boot, format_args!("{other}"));
+            banner(&boot, &options, format_args!("{other}"));
             log::error!("this is {other}, and firn drives only Xen: start it by `xl create`");
             Err(Failed)
         }
@@ -66,21 +71,32 @@ fn run_on_xen(
     let console = host::xen_console::attach(&xen)
         .inspect_err(|e| log::error!("{e}; text goes to port 0xE9 only"))
         .ok();
-    banner(boot, format_args!("Xen {}", xen.version()));
-    let store = Store::attach(&xen).map_err(|e| failed("xenstore", &e))?;
+    banner(boot, options, format_args!("Xen {}", xen.version()));
+    let store = attach_store(&xen, options.blk.deadline).map_err(|e| failed("xenstore", &e))?;
     let main_loop =
         MainLoop::start(&xen, &store, console, options.blk).map_err(|e| failed("timer", &e))?;
-    if let Some(fault) = options.provoke {
-        arch::provoke(fault);
-    }
     main_loop.settle(2 * options.blk.deadline);
     main_loop.spawn_job(|| shell::run(KernelMachine, String::from(jobs)));
     main_loop.run();
     Ok(())
 }
 
-/// What a person wants to know first.
-fn banner(boot: &BootInfo, hypervisor: fmt::Arguments<'_>) {
+/// Connects to xenstore; a toolstack that starts it later is waited for.
+fn attach_store(xen: &Rc<Xen<XenHal>>, limit: Duration) -> Result<Store<XenHal>, StoreError> {
+    let until = xen.hal.now() + limit;
+    loop {
+        match Store::attach(xen) {
+            Err(StoreError::NotYet) if xen.hal.now() < until => {
+                // Nothing tells when it is there, and nothing else can run yet.
+                let _ = xen.hal.hypercall(Hypercall::Yield);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// What a person wants to know first; a provoked fault comes right after it.
+fn banner(boot: &BootInfo, options: &Options, hypervisor: fmt::Arguments<'_>) {
     let id = arch::build_id();
     let version = env!("CARGO_PKG_VERSION");
     log::info!(
@@ -89,6 +105,9 @@ fn banner(boot: &BootInfo, hypervisor: fmt::Arguments<'_>) {
     );
     if let Some(memory) = mm::report() {
         log::info!("memory: {memory}");
+    }
+    if let Some(fault) = options.provoke {
+        arch::provoke(fault);
     }
 }
 

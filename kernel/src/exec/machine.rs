@@ -110,7 +110,7 @@ impl Machine for KernelMachine {
     }
 
     fn free_pages(&self, region: Region) {
-        mm::free_job_pages(&region);
+        mm::free_job_pages(region);
     }
 
     fn counters(&self) -> Counters {

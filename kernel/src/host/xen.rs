@@ -41,7 +41,7 @@ impl Hal for XenHal {
     }
 
     fn free_shared(&self, region: Region) {
-        if let Err(error) = mm::free_shared(&region) {
+        if let Err(error) = mm::free_shared(region) {
             log::error!("shared pages: {error}");
         }
     }

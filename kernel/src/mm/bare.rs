@@ -125,7 +125,7 @@ pub fn allocate_shared(pages: usize) -> Result<Region, FrameError> {
 ///
 /// # Errors
 /// [`FrameError::NotOurs`], [`FrameError::Fragmented`].
-pub fn free_shared(region: &Region) -> Result<(), FrameError> {
+pub fn free_shared(region: Region) -> Result<(), FrameError> {
     let start = (region.addr() as u64).wrapping_sub(BOOT_WINDOW);
     FRAMES.lock().free(start, region.page_count() as u64)
 }
@@ -192,7 +192,7 @@ pub fn allocate_job_pages(count: usize) -> Option<Region> {
 }
 
 /// Takes back a region of [`allocate_job_pages`] that the host cannot reach.
-pub fn free_job_pages(region: &Region) {
+pub fn free_job_pages(region: Region) {
     let Some(layout) = pages_layout(region.page_count()) else {
         return;
     };

@@ -4,6 +4,7 @@
 
 mod bench;
 pub mod disks;
+pub mod monitor;
 mod results;
 pub mod verify;
 mod watched;

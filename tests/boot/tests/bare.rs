@@ -1,0 +1,123 @@
+//! The ELF on an emulator without a hypervisor: what a person sees when there
+//! is none, when memory is short, and when the kernel goes down.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use firn_boot_tests::{Bench, monitor};
+use firn_lab::{Cache, Images, Packages};
+
+/// How long a boot may take on a machine that is busy.
+const SECONDS: &str = "60";
+/// What QEMU's exit device makes of a crash.
+const CRASHED: i32 = 5;
+const MACHINE: &str = "-accel tcg -M q35 -nodefaults -display none -no-reboot \
+    -device isa-debug-exit,iobase=0xf4,iosize=1";
+
+/// Boots `elf` by PVH; returns the early console and QEMU's exit code.
+fn boot(elf: &Path, memory: &str, cmdline: &str) -> Result<(String, i32)> {
+    let cache = Cache::open()?;
+    Images::prepare(&cache, &|step| eprintln!("lab: {step}"))?;
+    let packages = Packages::unpacked(&cache).context("the packages are not unpacked")?;
+    let folder = cache.run_folder()?;
+    let console = folder.path("console");
+    let qemu = packages.command("usr/bin/qemu-system-x86_64", "qemu-system-x86_64");
+    let status = Command::new("timeout")
+        .arg(SECONDS)
+        .args(qemu)
+        .arg("-L")
+        .arg(packages.path("usr/share/qemu"))
+        .arg("-L")
+        .arg(packages.path("usr/share/seabios"))
+        .args(MACHINE.split_whitespace())
+        .arg("-debugcon")
+        .arg(format!("file:{}", console.display()))
+        .args(["-m", memory, "-append", cmdline, "-kernel"])
+        .arg(elf)
+        .status()?;
+    let text = std::fs::read_to_string(&console)?;
+    Ok((text, status.code().context("QEMU was killed")?))
+}
+
+/// Boots the built ELF and checks that it crashed and said all of `words`.
+fn says(memory: &str, cmdline: &str, words: &[&str]) -> Result<()> {
+    says_as(&Bench::elf(), memory, cmdline, words)
+}
+
+fn says_as(elf: &Path, memory: &str, cmdline: &str, words: &[&str]) -> Result<()> {
+    let (text, code) = boot(elf, memory, cmdline)?;
+    for word in words {
+        ensure!(text.contains(word), "no '{word}' in:\n{text}");
+    }
+    ensure!(code == CRASHED, "exit code {code} after:\n{text}");
+    Ok(())
+}
+
+#[test]
+fn an_unknown_hypervisor_is_named() -> Result<()> {
+    let words = ["entered by Pvh", "'TCGTCGTCGTCG'", "firn drives only Xen"];
+    says("64", "log=info -- disks", &words)
+}
+
+#[test]
+fn an_unknown_option_is_named_and_skipped() -> Result<()> {
+    let words = [
+        "option 'colour=red' is unknown and ignored",
+        "firn drives only Xen",
+    ];
+    says("64", "colour=red", &words)
+}
+
+#[test]
+fn too_little_memory_is_named_with_the_remedy() -> Result<()> {
+    says("8", "", &["too little memory", "at least 32 MiB"])
+}
+
+#[test]
+fn a_panic_tells_where() -> Result<()> {
+    let words = [
+        "PANIC: panicked at kernel/src/",
+        "provoked by the command line",
+    ];
+    says("64", "provoke=panic", &words)
+}
+
+#[test]
+fn a_null_pointer_is_dumped_with_a_hint() -> Result<()> {
+    let words = [
+        "EXCEPTION 14 (page fault)",
+        "reading address 0x0, which is not mapped",
+        "hint: a null pointer was followed",
+        "backtrace",
+    ];
+    says("64", "provoke=null", &words)
+}
+
+#[test]
+fn a_stack_overflow_hits_the_guard_page() -> Result<()> {
+    let words = [
+        "EXCEPTION 14 (page fault)",
+        "hint: a stack overflowed into its guard page",
+    ];
+    says("64", "provoke=stack", &words)
+}
+
+#[test]
+fn an_invalid_opcode_is_dumped() -> Result<()> {
+    let words = ["EXCEPTION 6 (invalid opcode)", "rip ffffffff8"];
+    says("64", "provoke=opcode", &words)
+}
+
+/// A monitor that starts ELF files by the Linux protocol gets just as far.
+#[test]
+fn the_linux_entry_reads_the_zero_page() -> Result<()> {
+    let folder = Cache::open()?.run_folder()?;
+    let elf = monitor::wrap(&Bench::elf(), &folder)?;
+    let words = [
+        "option 'colour=red' is unknown",
+        "entered by Linux",
+        "firn drives only Xen",
+    ];
+    says_as(&elf, "96", "colour=red -- disks", &words)
+}
