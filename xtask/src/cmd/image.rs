@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let out = args
         .out
         .clone()
-        .unwrap_or_else(|| workspace::target().join("firn.xl.cfg"));
+        .unwrap_or_else(|| workspace::target().join("firn.cfg"));
     let text = xl_config(&spec, &kernel.to_string_lossy());
     fs::write(&out, text).with_context(|| out.display().to_string())?;
     println!(
