@@ -4,6 +4,7 @@
 mod bench;
 mod cmd;
 mod elf;
+mod mutants;
 mod progress;
 mod rules;
 mod terminal;
@@ -29,6 +30,7 @@ enum Command {
     Check(cmd::check::Args),
     Lab(cmd::lab::Args),
     Image(cmd::image::Args),
+    Mutants(cmd::mutants::Args),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Command::Check(args) => cmd::check::run(&args),
         Command::Lab(args) => cmd::lab::run(&args),
         Command::Image(args) => cmd::image::run(&args),
+        Command::Mutants(args) => cmd::mutants::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

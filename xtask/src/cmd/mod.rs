@@ -5,5 +5,6 @@ pub(crate) mod build;
 pub(crate) mod check;
 pub(crate) mod image;
 pub(crate) mod lab;
+pub(crate) mod mutants;
 pub(crate) mod run;
 pub(crate) mod test;

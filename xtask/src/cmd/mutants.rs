@@ -1,0 +1,175 @@
+//! `cargo xtask mutants`: breaks one guard at a time; some test has to fail.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use duct::cmd;
+
+use crate::mutants::{MUTANTS, Mutant};
+use crate::workspace;
+
+/// Breaks one guard of the drivers at a time, in a copy, and runs the tests.
+///
+/// A mutant that no test notices is an error.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only mutants whose name contains this.
+    filter: Option<String>,
+}
+
+/// The longest that the tests may take with a broken guard: some of them make
+/// a test wait for ever.
+const LIMIT_SECONDS: &str = "300";
+
+/// What the tests said of a mutant.
+enum Verdict {
+    /// These tests failed.
+    Killed(Vec<String>),
+    /// The tests did not end.
+    Hung,
+    /// The broken code does not compile: the table is wrong.
+    NotCompiled,
+    /// All tests passed.
+    Survived,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let wanted = |mutant: &&Mutant| {
+        let filter = args.filter.as_deref().unwrap_or("");
+        mutant.name.contains(filter)
+    };
+    let tree = copy_tree()?;
+    if !matches!(test(&tree)?, Verdict::Survived) {
+        bail!("the tests do not pass as they are");
+    }
+    let mut bad = 0;
+    let mutants: Vec<_> = MUTANTS.iter().filter(wanted).collect();
+    for mutant in &mutants {
+        let path = tree.join(mutant.file);
+        let sound = fs::read_to_string(&path)?;
+        fs::write(&path, sound.replacen(mutant.guard, mutant.broken, 1))?;
+        let verdict = test(&tree)?;
+        fs::write(&path, sound)?;
+        match verdict {
+            Verdict::Killed(tests) => {
+                println!("killed    {}\n          by {}", mutant.name, few(&tests))
+            }
+            Verdict::Hung => println!(
+                "killed    {}\n          by a test that does not end",
+                mutant.name
+            ),
+            Verdict::NotCompiled => {
+                bad += 1;
+                println!("no mutant {} does not compile", mutant.name);
+            }
+            Verdict::Survived => {
+                bad += 1;
+                println!("SURVIVED  {}", mutant.name);
+            }
+        }
+    }
+    println!("{} mutants, {bad} not killed", mutants.len());
+    if bad > 0 {
+        bail!("{bad} mutants were not killed");
+    }
+    Ok(())
+}
+
+/// The first tests by name, and how many more.
+fn few(tests: &[String]) -> String {
+    let shown = tests.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+    match tests.len().saturating_sub(3) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Copies what git knows of, as it is in the working tree, to a folder of its
+/// own.
+fn copy_tree() -> Result<PathBuf> {
+    let to = workspace::target().join("mutants/tree");
+    let files = cmd!("git", "ls-files", "-co", "--exclude-standard")
+        .dir(workspace::root())
+        .read()
+        .context("cannot list the files")?;
+    for file in files.lines() {
+        copy_if_changed(&workspace::root().join(file), &to.join(file))?;
+    }
+    Ok(to)
+}
+
+/// An unchanged file keeps its time, so that cargo does not build it again.
+fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
+    let Ok(bytes) = fs::read(from) else {
+        return Ok(()); // deleted in the working tree
+    };
+    if fs::read(to).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(to, bytes).with_context(|| format!("cannot write {}", to.display()))
+}
+
+fn test(tree: &Path) -> Result<Verdict> {
+    let packages = ["firn-block", "firn-xen", "firn-peers"];
+    let mut words = vec![LIMIT_SECONDS, "cargo", "test", "--no-fail-fast"];
+    words.extend(packages.iter().flat_map(|package| ["--package", package]));
+    let output = cmd("timeout", words)
+        .dir(tree)
+        .env(
+            "CARGO_TARGET_DIR",
+            workspace::target().join("mutants/target"),
+        )
+        .stdin_null()
+        .stdout_capture()
+        .stderr_capture()
+        .unchecked()
+        .run()
+        .context("cannot start the tests")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(verdict(output.status.code(), &text))
+}
+
+fn verdict(code: Option<i32>, output: &str) -> Verdict {
+    let failed: Vec<String> = output
+        .lines()
+        .filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
+        .map(str::to_owned)
+        .collect();
+    match code {
+        Some(0) => Verdict::Survived,
+        _ if !failed.is_empty() => Verdict::Killed(failed),
+        // What `timeout` says when it had to end the tests.
+        Some(124) => Verdict::Hung,
+        _ if output.contains("running ") => {
+            Verdict::Killed(vec!["a test program that died".into()])
+        }
+        _ => Verdict::NotCompiled,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_tests_print_becomes_a_verdict() {
+        assert!(matches!(
+            verdict(Some(0), "running 1 test"),
+            Verdict::Survived
+        ));
+        assert!(matches!(verdict(Some(101), ""), Verdict::NotCompiled));
+        assert!(matches!(
+            verdict(Some(124), "running 1 test"),
+            Verdict::Hung
+        ));
+        let killed = "running 2 tests\ntest a::b ... ok\ntest a::c ... FAILED\n";
+        let Verdict::Killed(tests) = verdict(Some(101), killed) else {
+            panic!("not killed");
+        };
+        assert_eq!(tests, ["a::c"]);
+    }
+}

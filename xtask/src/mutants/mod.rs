@@ -1,0 +1,171 @@
+//! Guards of the drivers, and how to break each: a test has to notice.
+
+/// One guard and its broken form.
+pub(crate) struct Mutant {
+    /// What the guard is for.
+    pub(crate) name: &'static str,
+    /// The file, from the workspace's root.
+    pub(crate) file: &'static str,
+    /// Text that stands there exactly once.
+    pub(crate) guard: &'static str,
+    /// What replaces it.
+    pub(crate) broken: &'static str,
+}
+
+const fn mutant(
+    name: &'static str,
+    file: &'static str,
+    guard: &'static str,
+    broken: &'static str,
+) -> Mutant {
+    Mutant {
+        name,
+        file,
+        guard,
+        broken,
+    }
+}
+
+const RING: &str = "drivers/xen/src/blkfront/ring.rs";
+const SHADOW: &str = "drivers/xen/src/blkfront/shadow.rs";
+const COMPLETE: &str = "drivers/xen/src/blkfront/complete.rs";
+const SUBMIT: &str = "drivers/xen/src/blkfront/submit.rs";
+const FRONT: &str = "drivers/xen/src/blkfront/front.rs";
+const VBD: &str = "drivers/xen/src/blkfront/vbd.rs";
+const CLOSE: &str = "drivers/xen/src/blkfront/close.rs";
+const EVENT: &str = "drivers/xen/src/event.rs";
+const GRANT: &str = "drivers/xen/src/grant.rs";
+const BYTES: &str = "drivers/xen/src/byte_ring.rs";
+const MESSAGE: &str = "drivers/xen/src/store/message.rs";
+
+pub(crate) const MUTANTS: &[Mutant] = &[
+    mutant(
+        "responses beyond the requests in flight are believed",
+        RING,
+        "if waiting > self.outstanding() {",
+        "if waiting > u32::MAX - 1 {",
+    ),
+    mutant(
+        "a response that came while arming is slept over",
+        RING,
+        "Ok(self.responses()? > 0)",
+        "Ok(self.responses()? > u32::MAX - 1)",
+    ),
+    mutant(
+        "the backend is never notified",
+        RING,
+        "new.wrapping_sub(event) < new.wrapping_sub(old)",
+        "new.wrapping_sub(event) < new.wrapping_sub(new)",
+    ),
+    mutant(
+        "the id of an earlier use of a slot is accepted",
+        SHADOW,
+        "entry.piece.is_none() || entry.generation != id >> 16",
+        "entry.piece.is_none()",
+    ),
+    mutant(
+        "a response with another operation is accepted",
+        COMPLETE,
+        "&& piece.operation != answered",
+        "&& piece.operation != piece.operation",
+    ),
+    mutant(
+        "an unknown status counts as success",
+        COMPLETE,
+        "unknown => return Err(Offence::UnknownStatus(unknown)),",
+        "_ => None,",
+    ),
+    mutant(
+        "a flush that the backend does not do counts as done",
+        COMPLETE,
+        "Status::EOPNOTSUPP => Some(IoError::NotSupported),",
+        "Status::EOPNOTSUPP => None,",
+    ),
+    mutant(
+        "a buffer that the backend can still reach is handed out",
+        COMPLETE,
+        "parent.withhold |= reachable || !self.buffers.owns(buffer);",
+        "parent.withhold |= false && (reachable || !self.buffers.owns(buffer));",
+    ),
+    mutant(
+        "a request beyond the end is sent",
+        SUBMIT,
+        "end.is_none_or(|end| end > capacity)",
+        "end.is_none_or(|end| end > u64::MAX - 1)",
+    ),
+    mutant(
+        "a write to a read-only disk is sent",
+        SUBMIT,
+        "if request.op.modifies() && self.info.read_only {",
+        "if request.op.modifies() && false {",
+    ),
+    mutant(
+        "a request is sent while the gate is shut",
+        SUBMIT,
+        "if !self.gate.is_open() {",
+        "if false {",
+    ),
+    mutant(
+        "a storm of events is borne for ever",
+        FRONT,
+        "None => self.fail(Offence::EventStorm),",
+        "None => {}",
+    ),
+    mutant(
+        "a handshake waits for ever",
+        VBD,
+        "if changed.await.is_err() {",
+        "if changed.await.is_err() && false {",
+    ),
+    mutant(
+        "a drain waits for ever",
+        CLOSE,
+        "if timeout(self.xen.clone(), limit, idle).await.is_err() {",
+        "idle.await; let _ = limit; if false {",
+    ),
+    mutant(
+        "an event that came while masked is lost",
+        EVENT,
+        "if pending.load(SeqCst) & bit == 0 {",
+        "if pending.load(SeqCst) & bit == 0 || true {",
+    ),
+    mutant(
+        "a grant is ended under a mapping",
+        GRANT,
+        "if seen & (GTF_READING | GTF_WRITING) != 0 {",
+        "if seen & (GTF_READING | GTF_WRITING) == u16::MAX {",
+    ),
+    mutant(
+        "a page that is still mapped is freed",
+        "drivers/xen/src/machine.rs",
+        "free &= self.grants.end_or_defer(*reference, now);",
+        "self.grants.end_or_defer(*reference, now); free &= true;",
+    ),
+    mutant(
+        "the store's reader may go backwards",
+        BYTES,
+        "if unread > self.prod.wrapping_sub(self.cons) {",
+        "if unread > u32::MAX - 1 {",
+    ),
+    mutant(
+        "a payload of any size is taken",
+        MESSAGE,
+        "if header.len as usize > PAYLOAD_MAX {",
+        "if header.len as usize > usize::MAX - 1 {",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace;
+
+    #[test]
+    fn every_guard_stands_where_the_table_says() {
+        for mutant in MUTANTS {
+            let text = std::fs::read_to_string(workspace::root().join(mutant.file)).unwrap();
+            let count = text.matches(mutant.guard).count();
+            assert_eq!(count, 1, "{}: {}", mutant.file, mutant.guard);
+        }
+    }
+}
