@@ -73,6 +73,7 @@ fn run_on_xen(
         .ok();
     banner(boot, options, format_args!("Xen {}", xen.version()));
     let store = attach_store(&xen, options.blk.deadline).map_err(|e| failed("xenstore", &e))?;
+    store.set_deadline(options.blk.deadline);
     let main_loop =
         MainLoop::start(&xen, &store, console, options.blk).map_err(|e| failed("timer", &e))?;
     main_loop.settle(2 * options.blk.deadline);

@@ -15,13 +15,13 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
 use core::task::{Poll, Waker};
 use core::time::Duration;
 use firn_task::{Signal, timeout};
 
-/// How long the server may take to answer.
+/// How long the server may take to answer, unless somebody says otherwise.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 /// Requests that may be unanswered, those that nobody waits for included.
 const MAX_UNANSWERED: usize = 128;
@@ -38,6 +38,8 @@ pub(super) struct Client<H: Hal> {
     pub(super) state: RefCell<State>,
     /// The phase changed.
     pub(super) changed: Signal,
+    /// How long the server may take to answer.
+    pub(super) deadline: Cell<Duration>,
 }
 
 pub(super) struct State {
@@ -368,7 +370,7 @@ impl<H: Hal> Client<H> {
             client: self,
         };
         let path = || path.to_owned();
-        match timeout(self.xen.clone(), DEADLINE, ticket.reply()).await {
+        match timeout(self.xen.clone(), self.deadline.get(), ticket.reply()).await {
             Ok(Ok(payload)) => Ok(payload),
             Ok(Err(Failure::Lost(error))) => Err(error),
             Ok(Err(Failure::Refused(refusal))) => Err(refused(refusal, what, path())),

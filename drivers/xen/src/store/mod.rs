@@ -34,9 +34,11 @@ use crate::wire::xs::MessageType;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use client::{Client, DEADLINE, Phase, State};
+use core::cell::Cell;
 use core::mem::replace;
 use core::ops::Deref;
 use core::task::Waker;
+use core::time::Duration;
 use firn_block::shm::Region;
 use firn_task::{Signal, timeout};
 use ring::{Connection, Ring};
@@ -94,6 +96,7 @@ impl<H: Hal> Store<H> {
             port,
             state: State::new(Ring::new(ring)).into(),
             changed: Signal::new(),
+            deadline: Cell::new(DEADLINE),
         };
         if client.first_look()? {
             client.kick();
@@ -120,6 +123,12 @@ impl<H: Hal> Store<H> {
     #[must_use]
     pub fn port(&self) -> Port {
         self.client().port
+    }
+
+    /// Sets how long the server may take to answer a request: 5 seconds unless
+    /// told otherwise. Requests that are under way keep their deadline.
+    pub fn set_deadline(&self, deadline: Duration) {
+        self.client().deadline.set(deadline);
     }
 
     /// Moves bytes both ways, completes replies, queues watch events and
@@ -227,7 +236,7 @@ impl<H: Hal> Store<H> {
         let client = self.client();
         let under_way = Reconnecting::begin(client)?;
         client.begin_reset();
-        match timeout(client.xen.clone(), DEADLINE, client.settled()).await {
+        match timeout(client.xen.clone(), client.deadline.get(), client.settled()).await {
             Ok(settled) => settled?,
             Err(_) => {
                 client.fail(&StoreError::ReconnectTimeout);

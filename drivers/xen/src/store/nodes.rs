@@ -21,7 +21,7 @@ const PARTS: usize = 64;
 /// [`Transaction`](super::Transaction) have in common.
 ///
 /// A path that does not start with `/` is relative to this domain's home. Every
-/// request ends within 5 seconds; a change whose request timed out may still be
+/// request ends within the store's deadline; a change whose request timed out may still be
 /// made. All methods fail with the [`StoreError`] that the server, the
 /// connection or a check of the arguments gives.
 pub struct Nodes<H: Hal> {

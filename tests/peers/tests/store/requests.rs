@@ -184,6 +184,18 @@ fn a_silent_daemon_is_given_five_seconds() {
 }
 
 #[test]
+fn the_deadline_can_be_set() {
+    let world = friendly();
+    world.daemon().offend(Trick::Silence);
+    world.store.set_deadline(Duration::from_millis(100));
+    let start = firn_xen::Hal::now(&world.machine);
+    let error = world.with(async |store| store.read("name").await.unwrap_err());
+    assert!(matches!(error, StoreError::Timeout { .. }), "{error}");
+    let waited = firn_xen::Hal::now(&world.machine).since(start);
+    assert_eq!(waited, Duration::from_millis(100));
+}
+
+#[test]
 fn a_late_reply_harms_nobody() {
     let first = Rc::new(Cell::new(None));
     let held = first.clone();

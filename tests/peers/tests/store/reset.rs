@@ -1,10 +1,14 @@
 //! Connections that are set up late, lost and reset.
 
-use crate::puppet::{CONNECTION, ERROR, FEATURES, Puppet, REQ_PROD, RSP_CONS, RSP_PROD, Request};
+use crate::puppet::{
+    CONNECTION, ERROR, FEATURES, Puppet, REQ_PROD, RSP_CONS, RSP_PROD, Request, message,
+};
 use crate::world::{World, friendly, is_masked};
-use firn_peers::StoreOffence as Trick;
-use firn_xen::store::StoreError;
-use firn_xen::wire::xs::{FEATURE_ERROR, FEATURE_RECONNECTION, RECONNECT};
+use firn_peers::{Peer, StoreOffence as Trick};
+use firn_task::Signal;
+use firn_xen::store::{StoreError, StoreOffence};
+use firn_xen::wire::xs::{FEATURE_ERROR, FEATURE_RECONNECTION, MessageType, RECONNECT};
+use std::rc::Rc;
 use std::time::Duration;
 
 const HOME: &str = "/local/domain/1";
@@ -50,6 +54,55 @@ fn requests_in_flight_end_with_the_reset() {
 }
 
 #[test]
+fn a_transaction_whose_id_came_before_a_reset_is_not_used_after_it() {
+    let world = World::new(plain);
+    let (go, store) = (Rc::new(Signal::new()), world.store.clone());
+    let signal = go.clone();
+    world.spawn(async move {
+        signal.changed(0).await;
+        store.reconnect().await
+    });
+    let store = world.store.clone();
+    let opened = world.spawn(async move { store.transaction().await.err() });
+    world.executor.poll_ready();
+    // The reply is here, but the reset comes before its task looks.
+    assert!(world.peer.borrow_mut().step());
+    world.store.poll();
+    go.notify();
+    world.executor.poll_ready();
+    assert_eq!(*opened.borrow(), Some(Some(StoreError::Reset)));
+}
+
+#[test]
+fn a_watch_that_ends_during_a_reset_is_forgotten() {
+    let world = World::new(|machine| {
+        let answer = |request: &Request| match request.what {
+            MessageType::UNWATCH => Vec::new(),
+            _ => request.plain_reply(),
+        };
+        let puppet = Puppet::new(machine, answer);
+        puppet.set(FEATURES, FEATURE_RECONNECTION);
+        puppet
+    });
+    drop(world.with(async |store| store.watch("data").await.unwrap()));
+    world.settle();
+    let store = world.store.clone();
+    let reset = world.spawn(async move { store.reconnect().await });
+    world.settle();
+    world.peer.borrow_mut().connect();
+    world.settle();
+    assert_eq!(*reset.borrow(), Some(Ok(())));
+    let requests = world.peer.borrow().requests.clone();
+    let asked: Vec<_> = requests.iter().map(|request| request.what).collect();
+    assert_eq!(asked, [MessageType::WATCH, MessageType::UNWATCH]);
+    let event = message(MessageType::WATCH_EVENT, 0, 0, b"data\x000\0");
+    world.peer.borrow_mut().say(&event);
+    world.settle();
+    let expected = StoreError::Protocol(StoreOffence::UnknownWatch);
+    assert_eq!(world.store.is_failed(), Some(expected));
+}
+
+#[test]
 fn a_reset_by_the_host_is_noticed_and_mended() {
     // With and without a look at the ring between its beginning and its end.
     for look in [true, false] {
@@ -62,6 +115,7 @@ fn a_reset_by_the_host_is_noticed_and_mended() {
             world.store.poll();
             assert_eq!(world.store.is_failed(), Some(StoreError::Reset));
         }
+        assert!(world.peer.borrow_mut().step(), "the reset is over");
         world.settle();
         assert_eq!(world.store.is_failed(), Some(StoreError::Reset));
         let error = world.with(async |store| store.read("name").await.unwrap_err());
