@@ -30,4 +30,5 @@ pub use provoke::provoke;
 pub fn init() {
     segments::load();
     traps::load();
+    port::silence_pics();
 }

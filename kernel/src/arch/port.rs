@@ -1,4 +1,5 @@
-//! Port I/O: the debug port of emulators, and the exit devices of QEMU.
+//! Port I/O: the debug port and exit device of emulators, the old interrupt
+//! controllers, COM1.
 
 use core::arch::asm;
 
@@ -16,9 +17,26 @@ pub fn debug_exit(code: u8) {
     out8(0xf4, code);
 }
 
+/// Silences the two interrupt controllers of old PCs (8259A).
+///
+/// A BIOS that ran before us leaves them ticking, with vectors that mean
+/// exceptions: the timer would look like a double fault. They get vectors of
+/// their own, for the one interrupt that a mask does not stop (a spurious one),
+/// and every line is masked. Guests of Xen have none, and the writes go nowhere.
+pub fn silence_pics() {
+    const PICS: [(u16, u8, u8); 2] = [(0x20, 0x30, 1 << 2), (0xa0, 0x38, 2)];
+    for (command, first_vector, wiring) in PICS {
+        out8(command, 0x11); // begin, four words follow
+        out8(command + 1, first_vector);
+        out8(command + 1, wiring);
+        out8(command + 1, 0x01); // 8086 mode
+        out8(command + 1, 0xff); // mask everything
+    }
+}
+
 fn out8(port: u16, value: u8) {
-    // SAFETY: the two ports above have no effect on memory, and none at all
-    // on machines without these devices.
+    // SAFETY: the ports above have no effect on memory, and none at all on
+    // machines without these devices.
     unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack)) };
 }
 

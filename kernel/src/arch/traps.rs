@@ -82,6 +82,7 @@ firn_exception:
     push r14
     push r15
     mov rdi, rsp
+    and rsp, -16               // aligned already, unless what came was no exception
     cld
     call {exception}
     ud2
