@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::BufReader;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -65,6 +66,12 @@ impl Client {
             }
         }
         bail!("no word from the lab's agent within {deadline:?}")
+    }
+
+    /// Ends the stream: the agent at its other end then ends, too.
+    pub(crate) fn hang_up(&self) {
+        // It fails only when the other end was quicker.
+        let _gone = lock(&self.out).0.shutdown(Shutdown::Both);
     }
 
     /// Sends a request; its replies come through the channel.

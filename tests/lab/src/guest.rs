@@ -208,7 +208,7 @@ impl Guest {
     fn start_kvm(lab: &Lab, spec: &GuestSpec, files: &Files) -> Result<Self> {
         let console = Arc::<Transcript>::default();
         let request = Request::Exec {
-            argv: qemu_xen::command_line(spec, files),
+            argv: qemu_xen::command_line(&lab.qemu, spec, files),
             deadline_ms: 24 * 3600 * 1000,
         };
         let process = lab.client.stream(&request, Arc::clone(&console))?;
@@ -334,7 +334,7 @@ fn upload(lab: &Lab, spec: &GuestSpec) -> Result<Files> {
     let put = |path: &PathBuf| -> Result<String> {
         let content =
             std::fs::read(path).with_context(|| format!("the guest's {}", path.display()))?;
-        let there = format!("/tmp/{}", &sha256([content.as_slice()])[..16]);
+        let there = format!("{}/{}", lab.folder(), &sha256([content.as_slice()])[..16]);
         let known = lab.exec(&["test", "-e", &there], Duration::from_secs(10))?;
         if known.code != Some(0) {
             lab.put(&there, 0o644, &content)?;

@@ -13,7 +13,8 @@ use crate::client::{Client, Output};
 use crate::guest::{Guest, GuestSpec};
 use crate::images::Images;
 use crate::machine::{self, Host, LabConfig, Machine};
-use crate::{agent_binary, tree::Tree};
+use crate::qemu_xen::Qemu;
+use crate::{agent_binary, here, tree::Tree};
 
 /// From power-on to the agent's first word, also on a machine that is busy.
 const BOOT_DEADLINE: Duration = Duration::from_secs(180);
@@ -22,8 +23,11 @@ const BOOT_DEADLINE: Duration = Duration::from_secs(180);
 pub struct Lab {
     pub(crate) client: Arc<Client>,
     machine: Mutex<Machine>,
-    shell: UnixStream,
+    /// The stream of a root prompt; there is none on this very machine.
+    shell: Option<UnixStream>,
     host: Host,
+    /// How a KVM host starts guests.
+    pub(crate) qemu: Qemu,
     /// From power-on to the agent's first word.
     boot_time: Duration,
     /// Number of the next guest or mark, so that names are never used twice.
@@ -61,8 +65,31 @@ impl Lab {
         Ok(Self {
             client: Arc::new(client),
             machine: Mutex::new(started.machine),
-            shell: started.shell,
+            shell: Some(started.shell),
             host: config.host,
+            qemu: Qemu::emulated(),
+            boot_time: start.elapsed(),
+            next: AtomicU32::new(1),
+            run,
+        })
+    }
+
+    /// Uses this very machine as the KVM host of `config`, without emulation.
+    ///
+    /// # Errors
+    /// It has no KVM, gives no right to it, or its KVM cannot emulate Xen.
+    pub fn here(images: &Images, config: &LabConfig) -> Result<Self> {
+        here::probe(images)?;
+        let run = Cache::open()?.run_folder()?;
+        let start = Instant::now();
+        let (mut machine, agent) = here::start(&run)?;
+        let client = Client::new(agent, BOOT_DEADLINE, &mut || machine.check())?;
+        Ok(Self {
+            client: Arc::new(client),
+            machine: Mutex::new(machine),
+            shell: None,
+            host: Host::Kvm,
+            qemu: here::qemu(images, &run, &config.disks),
             boot_time: start.elapsed(),
             next: AtomicU32::new(1),
             run,
@@ -83,7 +110,8 @@ impl Lab {
         let ask = match self.host {
             Host::Xen => "echo Xen $(xl info xen_version), dom0 Linux $(uname -r)",
             Host::Kvm => {
-                "echo $(qemu-system-x86_64 --version | head -n 1) on KVM, Linux $(uname -r)"
+                let qemu = self.qemu.program.join(" ");
+                &format!("echo $({qemu} --version | head -n 1) on KVM, Linux $(uname -r)")
             }
         };
         let said = self.run(ask)?;
@@ -182,7 +210,8 @@ impl Lab {
     /// # Errors
     /// The stream cannot be shared.
     pub fn shell(&self) -> Result<UnixStream> {
-        Ok(self.shell.try_clone()?)
+        let shell = self.shell.as_ref().context("this machine has its own")?;
+        Ok(shell.try_clone()?)
     }
 
     /// Fails if the lab's emulator has ended, with the end of its logs.
@@ -191,6 +220,19 @@ impl Lab {
     /// It has ended.
     pub fn check(&self) -> Result<()> {
         self.machine().check()
+    }
+
+    /// A folder of the lab for guests' files.
+    pub(crate) fn folder(&self) -> String {
+        match self.shell {
+            Some(_) => "/tmp".into(),
+            None => self
+                .run
+                .path("")
+                .to_string_lossy()
+                .trim_end_matches('/')
+                .into(),
+        }
     }
 
     /// A number that was not given before.
@@ -205,10 +247,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let off = self
-            .client
-            .exec(&["poweroff", "-f"], Duration::from_secs(2));
-        let patience = if off.is_err() { 1 } else { 3 };
-        self.machine().stop(Duration::from_secs(patience));
+        // The agent ends when it is alone, and the lab's init then powers off:
+        // the same way as when this process dies.
+        self.client.hang_up();
+        self.machine().stop(Duration::from_secs(4));
     }
 }

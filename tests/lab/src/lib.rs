@@ -22,6 +22,7 @@ mod cache;
 mod client;
 mod dom0;
 mod guest;
+mod here;
 mod images;
 mod lab;
 mod libs;

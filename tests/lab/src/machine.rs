@@ -89,9 +89,11 @@ impl LabConfig {
 
 /// The running emulator.
 pub(crate) struct Machine {
-    child: Child,
-    log: PathBuf,
-    errors: PathBuf,
+    pub(crate) child: Child,
+    /// What it said on its serial line.
+    pub(crate) log: PathBuf,
+    /// What the program itself complained of.
+    pub(crate) errors: PathBuf,
 }
 
 /// The machine with both of its ports connected.
@@ -174,10 +176,8 @@ fn command_line(
             .packages
             .command("usr/bin/qemu-system-x86_64", "qemu-system-x86_64"),
     );
+    argv.extend(firmware(images));
     let mut add = |words: &str| argv.extend(words.split_whitespace().map(str::to_owned));
-    for folder in ["usr/share/qemu", "usr/share/seabios"] {
-        add(&format!("-L {}", shown(images.packages.path(folder))));
-    }
     add("-accel tcg,thread=multi -nodefaults -display none -no-reboot");
     add(&format!("-smp {} -m {}", config.cpus, config.memory));
     add(&format!(
@@ -227,6 +227,16 @@ fn command_line(
         argv.extend([flag.into(), value]);
     }
     Ok(argv)
+}
+
+/// Where QEMU finds its firmware.
+pub(crate) fn firmware(images: &Images) -> Vec<String> {
+    let folders = ["usr/share/qemu", "usr/share/seabios"];
+    let shown = |folder| images.packages.path(folder).to_string_lossy().into_owned();
+    folders
+        .into_iter()
+        .flat_map(|f| ["-L".into(), shown(f)])
+        .collect()
 }
 
 /// QEMU's option syntax doubles commas; white space would end our words.

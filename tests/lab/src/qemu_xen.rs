@@ -2,16 +2,44 @@
 
 use crate::guest::{Exit, Files, GuestSpec};
 
+/// Event channels need the split interrupt controller.
+pub(crate) const ACCEL: &str = "kvm,xen-version=0x40011,kernel-irqchip=split";
+
+/// The QEMU of a KVM host.
+pub(crate) struct Qemu {
+    /// The start of its command line.
+    pub(crate) program: Vec<String>,
+    /// Where guests' port 0xE9 goes.
+    pub(crate) early: String,
+    /// Disks that are not found where guests' specs say, and where they are.
+    pub(crate) disks: Vec<(String, String)>,
+}
+
+impl Qemu {
+    /// That of the lab's KVM host.
+    pub(crate) fn emulated() -> Self {
+        Self {
+            program: vec!["qemu-system-x86_64".into()],
+            early: "/dev/console".into(),
+            disks: Vec::new(),
+        }
+    }
+
+    fn file<'a>(&'a self, source: &'a str) -> &'a str {
+        let found = self.disks.iter().find(|(name, _)| name == source);
+        found.map_or(source, |(_, file)| file)
+    }
+}
+
 /// QEMU's command line for the guest; its console is standard input and output.
-pub(crate) fn command_line(spec: &GuestSpec, files: &Files) -> Vec<String> {
-    let mut argv: Vec<String> = [
-        "qemu-system-x86_64",
+pub(crate) fn command_line(qemu: &Qemu, spec: &GuestSpec, files: &Files) -> Vec<String> {
+    let fixed = [
         "-M",
         "q35",
         "-cpu",
         "host,+xen-vapic",
         "-accel",
-        "kvm,xen-version=0x40011,kernel-irqchip=split",
+        ACCEL,
         "-nodefaults",
         "-display",
         "none",
@@ -20,14 +48,16 @@ pub(crate) fn command_line(spec: &GuestSpec, files: &Files) -> Vec<String> {
         "stdio,id=console,signal=off",
         "-device",
         "xen-console,chardev=console",
-        "-chardev",
-        "file,id=early,path=/dev/console",
         "-device",
         "isa-debugcon,iobase=0xe9,chardev=early",
-    ]
-    .map(str::to_owned)
-    .to_vec();
+    ];
+    let mut argv = qemu.program.clone();
+    argv.extend(fixed.map(str::to_owned));
     let mut add = |flag: &str, value: String| argv.extend([flag.to_owned(), value]);
+    add(
+        "-chardev",
+        format!("file,id=early,append=on,path={}", qemu.early),
+    );
     add("-m", spec.memory.to_string());
     add("-smp", spec.vcpus.to_string());
     add("-kernel", files.kernel.clone());
@@ -43,7 +73,7 @@ pub(crate) fn command_line(spec: &GuestSpec, files: &Files) -> Vec<String> {
             format!(
                 "if=none,id=d{number},format=raw,cache=none,readonly={read_only},\
                  discard={discard},file={}",
-                disk.source
+                qemu.file(&disk.source)
             ),
         );
         add(
@@ -59,5 +89,30 @@ pub(crate) fn exit(said: &str) -> Exit {
     match said {
         "exit code 0" => Exit::PowerOff,
         _ => Exit::Other(said.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::GuestDisk;
+
+    #[test]
+    fn a_disk_is_found_where_the_host_has_it() {
+        let spec = GuestSpec::new("g", "k")
+            .with_disk(GuestDisk::new("d0", "xvda").read_only())
+            .with_disk(GuestDisk::new("/dev/nullb0", "xvdb"));
+        let files = Files {
+            name: "g-1".into(),
+            kernel: "/tmp/k".into(),
+            ramdisk: None,
+        };
+        let mut qemu = Qemu::emulated();
+        let line = |qemu: &Qemu| command_line(qemu, &spec, &files).join(" ");
+        assert!(line(&qemu).contains("readonly=on,discard=unmap,file=/dev/firn/d0"));
+        qemu.disks = vec![("/dev/firn/d0".into(), "/x/d0.img".into())];
+        assert!(line(&qemu).contains("file=/x/d0.img"));
+        assert!(line(&qemu).contains("file=/dev/nullb0"));
+        assert!(line(&qemu).contains("xen-disk,drive=d1,vdev=xvdb"));
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
+use duct::cmd;
 use firn_lab::{Cache, DiskSpec, Host, Images, Lab, LabConfig};
 
 use crate::progress::Progress;
@@ -107,6 +108,17 @@ fn shell(machine: &Machine) -> Result<()> {
 
 fn status() -> Result<()> {
     let cache = Cache::open()?;
-    println!("cache folder: {}", cache.folder().display());
+    println!("{}", cache.folder().display());
+    let sizes = cmd!("du", "-sh", "--", ".").dir(cache.folder()).read()?;
+    println!(
+        "  {} in all",
+        sizes.split_whitespace().next().unwrap_or("?")
+    );
+    for entry in std::fs::read_dir(cache.folder())? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            println!("  {}", entry.file_name().to_string_lossy());
+        }
+    }
     Ok(())
 }

@@ -114,9 +114,20 @@ fn boot(args: &Args, images: &Images, files: &[PathBuf], progress: &Progress) ->
     for (number, file) in files.iter().enumerate() {
         config = config.with_disk(DiskSpec::new(&vdev(number), file));
     }
-    let lab = Lab::boot(images, &config, &|step| progress.step(step))?;
-    progress.done();
+    let lab = match args.on {
+        On::Xen => emulated(images, &config, progress)?,
+        On::QemuXen => Lab::here(images, &config).or_else(|why| {
+            println!("host: emulating a KVM host, as this machine's own does not do: {why:#}");
+            emulated(images, &config, progress)
+        })?,
+    };
     println!("host: {}", lab.describe()?);
+    Ok(lab)
+}
+
+fn emulated(images: &Images, config: &LabConfig, progress: &Progress) -> Result<Lab> {
+    let lab = Lab::boot(images, config, &|step| progress.step(step))?;
+    progress.done();
     Ok(lab)
 }
 
