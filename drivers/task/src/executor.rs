@@ -119,6 +119,18 @@ impl Executor {
         }
     }
 
+    /// Drops every task, wherever it is. What owns both the executor and its
+    /// tasks ends a cycle so. Does nothing from inside a pass.
+    pub fn clear(&self) {
+        let Ok(mut tasks) = self.tasks.try_borrow_mut() else {
+            return;
+        };
+        // Taken first: a task may call the executor while it is dropped.
+        let all = (core::mem::take(&mut *tasks), self.spawned.take());
+        drop(tasks);
+        drop(all);
+    }
+
     /// Whether the task still exists (it has not returned).
     #[must_use]
     pub fn is_alive(&self, id: TaskId) -> bool {
@@ -195,6 +207,24 @@ mod tests {
         assert!(done.get());
         assert!(!executor.is_alive(outer));
         assert!(executor.is_empty());
+    }
+
+    #[test]
+    fn clearing_ends_a_cycle_of_an_executor_and_its_tasks() {
+        let executor = Rc::new(Executor::new());
+        for _ in 0..2 {
+            let inner = executor.clone();
+            executor.spawn(async move {
+                core::future::pending::<()>().await;
+                inner.wake_all();
+            });
+            executor.poll_ready();
+        }
+        let inner = executor.clone();
+        executor.spawn(async move { inner.wake_all() });
+        executor.clear();
+        assert!(executor.is_empty());
+        assert_eq!(Rc::strong_count(&executor), 1);
     }
 
     #[test]

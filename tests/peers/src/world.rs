@@ -71,8 +71,9 @@ impl Guest {
             || due.is_some_and(|at| at <= self.xen.now())
     }
 
-    /// One pass of the main loop, if there is a reason for one.
-    fn pass(&mut self) -> bool {
+    /// One pass of the main loop, if there is a reason for one; whether there
+    /// was.
+    pub fn pass(&mut self) -> bool {
         if !self.has_reason() {
             return false;
         }
@@ -83,6 +84,14 @@ impl Guest {
         });
         self.executor.poll_ready();
         true
+    }
+}
+
+impl Drop for Guest {
+    /// The bus and its tasks own each other; without this no machine would
+    /// ever end.
+    fn drop(&mut self) {
+        self.executor.clear();
     }
 }
 

@@ -212,6 +212,15 @@ impl BlkBack {
         self.get_mut().switch(XenbusState::CLOSING);
     }
 
+    /// Overwrites the `word`th word of the ring, if there is one, and sends an
+    /// event.
+    pub fn poke(&self, word: usize, value: u32) {
+        if let Some(connection) = &self.get().connection {
+            connection.ring.poke(word, value);
+            connection.ring.channel().notify();
+        }
+    }
+
     /// Says a state without meaning it.
     pub fn pretend(&self, state: &str) {
         let back = self.get();

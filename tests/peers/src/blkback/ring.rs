@@ -180,6 +180,14 @@ impl BackRing {
         }
     }
 
+    /// Writes a word anywhere into the ring's pages.
+    pub(super) fn poke(&self, word: usize, value: u32) {
+        let words = self.pages.len() * PAGE / 4;
+        let at = word % words * 4;
+        let page = self.pages[at / PAGE].page();
+        page.atomic_u32(at % PAGE).store(value, Release);
+    }
+
     pub(super) fn overwrite_request_index(&self) {
         self.req_prod_shared().store(0xdead_beef, Release);
     }

@@ -218,3 +218,12 @@ fn hypercalls_and_memory_run_out_on_demand() {
     machine.free_shared(two);
     assert!(machine.alloc_shared(3).is_some());
 }
+
+#[test]
+fn a_world_that_ends_leaves_nothing() {
+    let mut world = crate::live(crate::Config::default());
+    assert_eq!(world.write(0, 0, &[7; 4096]), Ok(()));
+    let machine = Rc::downgrade(&world.machine.0);
+    drop(world);
+    assert!(machine.upgrade().is_none(), "somebody still holds it");
+}

@@ -1,0 +1,13 @@
+//! What the fuzzers run: each target turns bytes into acts of a hostile host
+//! and checks that the guest neither panics, nor hangs, nor breaks a rule.
+//!
+//! `README.md` says how to run them. `cargo test` here replays the inputs that
+//! are kept in `corpus/`.
+#![deny(unsafe_code)]
+
+pub mod blkback;
+pub mod bootinfo;
+pub mod store;
+
+/// Acts of one input that are carried out; more only make it slow.
+const MOST_ACTS: usize = 200;
