@@ -1,6 +1,6 @@
 //! The firn kernel: everything that needs a bare machine, and nothing else.
 //!
-//! `boot` calls [`start`] with what the monitor left; from there on:
+//! `boot` calls `start` with what the monitor left; from there on:
 //! [`console`] and traps, [`bootinfo`], memory, the hypervisor, its clock and
 //! console, the buses, then jobs. What is not tied to the machine compiles and
 //! is tested on the host; the rest is behind `cfg(firn_bare)` (see

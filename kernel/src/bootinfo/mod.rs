@@ -1,7 +1,7 @@
 //! What the monitor told us: memory map, command line, RSDP, modules.
 //!
-//! Two boot protocols end in one [`BootInfo`]: PVH ([`pvh`]) and the Linux
-//! 64-bit entry with its zero page ([`linux`]). The parsers read physical
+//! Two boot protocols end in one [`BootInfo`]: PVH (`pvh`) and the Linux
+//! 64-bit entry with its zero page (`linux`). The parsers read physical
 //! memory only through [`PhysMemory`], copy everything out once, and take
 //! nothing on trust: what is torn or absurd is an error that names it.
 
