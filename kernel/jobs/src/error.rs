@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 use firn_block::gate::Lifecycle;
+use firn_block::identity::TableError;
 use firn_block::{DiskId, IoError, Op, Why};
 
 /// Why a job did not succeed.
@@ -127,6 +128,13 @@ pub enum JobError {
         /// For how long.
         after: Duration,
     },
+    /// The partition table is damaged.
+    PartitionTable {
+        /// The disk.
+        disk: DiskId,
+        /// What is wrong with it.
+        error: TableError,
+    },
     /// Xenstore has no answer.
     Store {
         /// The path.
@@ -204,6 +212,10 @@ impl JobError {
                 "mismatch",
                 "the disk, or somebody else who writes to it, changed the data",
             ),
+            Self::PartitionTable { .. } => (
+                "partition-table",
+                "repair the table on the host; the spare one is at the disk's end",
+            ),
             Self::TimedOut { .. } => ("timed-out", "allow more time with timeout="),
             Self::Store { .. } => ("xenstore", "`store ls /` shows where to start"),
             Self::Power(_) => ("power", "end the guest from the host"),
@@ -223,6 +235,7 @@ impl JobError {
             | Self::BeyondEnd { disk, .. }
             | Self::NotRegistered { disk, .. }
             | Self::Failures { disk, .. }
+            | Self::PartitionTable { disk, .. }
             | Self::Stuck { disk, .. } => disk.to_string(),
             Self::Refused { disk, sector, .. } | Self::Io { disk, sector, .. } => {
                 format!("{disk} sector {sector}")
@@ -284,6 +297,7 @@ impl fmt::Display for JobError {
                 write!(f, "{count} requests failed, the first because {first}")
             }
             Self::TimedOut { what, after, .. } => write!(f, "{what} within {}", Span(*after)),
+            Self::PartitionTable { error, .. } => write!(f, "{error}"),
             Self::Store { why, .. } => f.write_str(why),
             Self::Power(why) => write!(f, "the machine does not end: {why}"),
             Self::Interrupted => f.write_str("interrupted"),

@@ -36,6 +36,21 @@ pub(super) async fn read<M: Machine>(task: &Task<M>, args: &Read) -> Result<Outc
     let bytes = range.bytes() as usize;
 
     let mut channel = Channel::open(&task.machine, args.disk, 1, bytes)?;
+    let data = read_range(task, &mut channel, range).await?;
+    let skip = (at - first) as usize;
+    let shown = data.get(skip..skip + size as usize).unwrap_or(&data);
+    dump(task, at, shown);
+    let summary = format!("{} at {at} of {}", Bytes(size), args.disk);
+    Ok(Outcome::new(summary).with("at", at).with("size", size))
+}
+
+/// Reads a range that one buffer of the channel holds.
+pub(super) async fn read_range<M: Machine>(
+    task: &Task<M>,
+    channel: &mut Channel<M>,
+    range: Range,
+) -> Result<Vec<u8>, JobError> {
+    let bytes = range.bytes() as usize;
     let mut data = vec![0; bytes];
     let Some(buffer) = channel.take_buffer() else {
         return Err(JobError::NoMemory { bytes });
@@ -46,12 +61,8 @@ pub(super) async fn read<M: Machine>(task: &Task<M>, args: &Read) -> Result<Outc
             buffer.region().copy_out(0, &mut data);
         }
     };
-    task.one(&mut channel, request, look).await?;
-    let skip = (at - first) as usize;
-    let shown = data.get(skip..skip + size as usize).unwrap_or(&data);
-    dump(task, at, shown);
-    let summary = format!("{} at {at} of {}", Bytes(size), args.disk);
-    Ok(Outcome::new(summary).with("at", at).with("size", size))
+    task.one(channel, request, look).await?;
+    Ok(data)
 }
 
 /// Prints lines of 16 bytes; of equal ones only the first.

@@ -4,6 +4,7 @@ mod bench;
 mod copy;
 mod info;
 mod load;
+mod partitions;
 mod verify;
 mod wait;
 
@@ -18,6 +19,7 @@ pub(crate) async fn run<M: Machine>(task: &Task<M>, job: Job) -> Result<Outcome,
     match job {
         Job::Help(args) => info::help(task, &args),
         Job::Disks(_) => Ok(info::disks(task)),
+        Job::Partitions(args) => partitions::partitions(task, &args).await,
         Job::Verify(args) => verify::verify(task, &args).await,
         Job::Bench(args) => bench::bench(task, &args).await,
         Job::Load(args) => load::load(task, &args).await,

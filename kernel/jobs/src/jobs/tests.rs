@@ -67,6 +67,22 @@ fn verify_writes_flushes_and_checks() {
 }
 
 #[test]
+fn partitions_shows_a_table_and_names_what_is_wrong_with_it() {
+    let machine = machine();
+    let none = ok(&machine, "partitions xvda");
+    assert_eq!(none["guid"], Value::Null);
+    assert_clean(&machine);
+
+    let machine = self::machine();
+    // A header's signature alone, with nothing behind it that fits.
+    machine.disk(0, |disk| disk.data[512..520].copy_from_slice(b"EFI PART"));
+    let damaged = error(&machine, "partitions xvda");
+    assert_eq!(damaged["error"], "partition-table");
+    assert_eq!(damaged["where"], "xvda");
+    assert_clean(&machine);
+}
+
+#[test]
 fn verify_names_the_sector_that_was_lost() {
     let machine = machine();
     machine.disk(0, |disk| disk.moods.lost_sector = Some(1234));

@@ -100,6 +100,12 @@ jobs! {
     /// List the disks with what was negotiated for each.
     Disks = "disks" {}
 
+    /// Show a disk's partition table, which also names the disk.
+    Partitions = "partitions" {
+        /// The disk.
+        disk: DiskId,
+    }
+
     /// Write self-describing blocks, flush, read them back and check them.
     Verify = "verify" {
         /// The disk.
