@@ -155,10 +155,19 @@ fn an_io_error_ends_a_job_with_its_sector() {
         let machine = {
             let fresh = again(&machine);
             fresh.disk(0, |disk| disk.moods.bad_sector = Some(500));
+            if line.starts_with("verify") {
+                // When the result is out, nothing is in flight any more.
+                fresh.when("verify: FAILED", |machine| {
+                    assert!(machine.channels().is_empty());
+                    machine.type_in("disks\r");
+                });
+            }
             fresh
         };
-        let result = error(&machine, line);
+        let result = results(&run(&machine, line)).remove(0);
         assert_eq!(result["error"], "io-error", "{line}");
+        let looked = machine.output().contains("disks: ok");
+        assert_eq!(looked, line.starts_with("verify"));
         let place = result["where"].as_str().expect("text");
         assert!(
             ["xvda sector 496", "xvda sector 500"].contains(&place),
