@@ -16,9 +16,9 @@ static HALTED: AtomicU64 = AtomicU64::new(0);
 pub fn halt() {
     let from = cpu::tsc();
     // SAFETY: interrupt handlers (`traps`) touch nothing but their counters
-    // and the saved RFLAGS, all below the interrupted code's notice; they run
-    // on stacks of their own. They return with IF clear, so that a
-    // level-triggered upcall is taken once and not for ever.
+    // and the saved RFLAGS. They run on this stack, which is as a call would
+    // want it: the block does not promise `nostack`. They return with IF clear,
+    // so that a level-triggered upcall is taken once and not for ever.
     unsafe { asm!("sti", "hlt", "cli") };
     let cycles = cpu::tsc().wrapping_sub(from);
     // Not an atomic addition: one CPU writes it.

@@ -2,7 +2,7 @@
 //!
 //! Compiled only for the bare machine. The rules that everything here rests
 //! on (docs/adr/0002-interrupts.md): interrupts are off except inside
-//! [`idle::halt`], every gate has an IST stack, and `core` was compiled with
+//! [`idle::halt`], exceptions have IST stacks, and `core` was compiled with
 //! SSE2 and a red zone.
 #![expect(
     unsafe_code,

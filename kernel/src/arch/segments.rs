@@ -12,7 +12,7 @@ use super::stacks;
 static TSS: Once<TaskStateSegment> = Once::new();
 static GDT: Once<GlobalDescriptorTable> = Once::new();
 
-/// Loads a GDT of our own and a TSS with the four interrupt stacks.
+/// Loads a GDT of our own and a TSS with the interrupt stacks.
 pub(super) fn load() {
     let tss = TSS.call_once(|| {
         let mut tss = TaskStateSegment::new();

@@ -48,13 +48,11 @@ const IST_BYTES: usize = 16 << 10;
 #[unsafe(export_name = "firn_boot_stack")]
 static BOOT: Stack<BOOT_BYTES> = Stack::new();
 
-/// Interrupt stack table: 1 device, 2 exceptions, 3 NMI, 4 #DF and #MC. One
-/// slot never nests: interrupts are off on all of them, and exceptions do not
-/// return.
+/// Interrupt stack table: 1 exceptions, 2 NMI, 3 #DF and #MC. One slot never
+/// nests: interrupts are off on all of them, and exceptions do not return.
 // SAFETY: the section is zeroed memory.
 #[unsafe(link_section = ".bss.stacks")]
-pub(super) static IST: [Stack<IST_BYTES>; 4] =
-    [Stack::new(), Stack::new(), Stack::new(), Stack::new()];
+pub(super) static IST: [Stack<IST_BYTES>; 3] = [Stack::new(), Stack::new(), Stack::new()];
 
 core::arch::global_asm!(
     ".global firn_boot_stack_top",
@@ -63,14 +61,8 @@ core::arch::global_asm!(
 );
 
 /// Addresses of all guard pages.
-pub fn guards() -> [u64; 5] {
-    [
-        BOOT.guard(),
-        IST[0].guard(),
-        IST[1].guard(),
-        IST[2].guard(),
-        IST[3].guard(),
-    ]
+pub fn guards() -> [u64; 4] {
+    [BOOT.guard(), IST[0].guard(), IST[1].guard(), IST[2].guard()]
 }
 
 /// Whether `addr` lies in a guard page: a fault there is a stack overflow.

@@ -102,13 +102,14 @@ extern "C" fn exception(frame: &Frame) -> ! {
     crate::power::crash()
 }
 
-/// One gate: the address of its stub, and always an interrupt stack.
+/// One gate: the address of its stub, and its interrupt stack if it has one.
 #[derive(Clone, Copy)]
 #[repr(C, align(16))]
 struct Gate([u64; 2]);
 
 impl Gate {
-    /// A 64-bit interrupt gate (IF off while it runs) on stack `ist` (1 to 4).
+    /// A 64-bit interrupt gate (IF off while it runs) on stack `ist` (1 to 3), or on
+    /// the current one (0).
     fn new(handler: u64, code_selector: u16, ist: u64) -> Self {
         let low = handler & 0xffff
             | u64::from(code_selector) << 16
@@ -127,12 +128,17 @@ unsafe impl Sync for Table {}
 static TABLE: Table = Table(UnsafeCell::new([Gate([0; 2]); VECTORS]));
 
 /// Which interrupt stack a vector runs on, see [`super::stacks`].
+///
+/// Devices use the current one, although every other gate has its own: an
+/// emulated hypervisor was seen to deliver one interrupt twice, the second time
+/// at the handler's first instruction. On an interrupt stack the second frame
+/// overwrites the first, and the handler returns to itself for ever.
 fn stack_of(vector: usize) -> u64 {
     match vector {
-        2 => 3,
-        8 | 18 => 4,
-        _ if vector < EXCEPTIONS => 2,
-        _ => 1,
+        2 => 2,
+        8 | 18 => 3,
+        _ if vector < EXCEPTIONS => 1,
+        _ => 0,
     }
 }
 
@@ -146,7 +152,8 @@ pub(super) fn load() {
         base: VirtAddr::new(TABLE.0.get() as u64),
     };
     // SAFETY: nobody else has the table yet, and it is static; every gate leads
-    // to a stub in our text, on a stack that `segments` put in the TSS.
+    // to a stub in our text, on a stack that `segments` put in the TSS or, for
+    // interrupts, on that of the one place that lets them in (`idle`).
     unsafe {
         *TABLE.0.get() = core::array::from_fn(gate);
         x86_64::instructions::tables::lidt(&pointer);

@@ -14,7 +14,7 @@ use firn_xen::event::EventError;
 use firn_xen::hypercall::Hypercall;
 use firn_xen::store::Store;
 use firn_xen::wire::errno::Errno;
-use firn_xen::wire::event_channel::VIRQ_TIMER;
+use firn_xen::wire::event_channel::{Port, VIRQ_TIMER};
 use firn_xen::wire::misc::SetSingleshotTimer;
 use firn_xen::{Hal, Xen};
 use spin::Once;
@@ -55,6 +55,8 @@ pub struct MainLoop {
     /// Disks whose jobs look for completions themselves.
     polled: RefCell<BTreeSet<DiskId>>,
     alarm: Alarm,
+    /// The event channel of the hypervisor's timer.
+    timer: Port,
 }
 
 impl MainLoop {
@@ -92,6 +94,7 @@ impl MainLoop {
                 jobs: JobState::create(),
                 polled: RefCell::default(),
                 alarm: Alarm::new(),
+                timer,
             })
         };
         Ok(MAIN_LOOP.call_once(main_loop))
@@ -128,6 +131,9 @@ impl MainLoop {
     /// One look at everything. Returns whether there may be more to do.
     fn pass(&self) -> bool {
         self.xen.poll();
+        if self.xen.events.take(self.timer) {
+            self.alarm.fired();
+        }
         self.input.look(&self.xen);
         let more = self.store.poll();
         let reaped = self.reap_disks();

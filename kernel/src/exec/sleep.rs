@@ -33,6 +33,13 @@ impl Alarm {
         }
     }
 
+    /// The timer's event came. By the guest's clock it may be early, as two
+    /// readings of one clock need not agree; a deadline that is still ahead
+    /// then wants a new timer.
+    pub fn fired(&self) {
+        self.set_to.set(None);
+    }
+
     /// Decides how to rest at `now` when the next `deadline` is known.
     pub fn rest(&self, now: Instant, deadline: Option<Instant>) -> Rest {
         if self.set_to.get().is_some_and(|at| at <= now) {
@@ -93,5 +100,13 @@ mod tests {
             alarm.rest(at(50), Some(at(60))),
             Rest::SetTimerAndHalt(at(60))
         );
+    }
+    #[test]
+    fn a_timer_that_fired_early_is_set_again() {
+        let alarm = Alarm::new();
+        let again = Rest::SetTimerAndHalt(at(50));
+        assert_eq!(alarm.rest(at(0), Some(at(50))), again);
+        alarm.fired();
+        assert_eq!(alarm.rest(at(49), Some(at(50))), again);
     }
 }
