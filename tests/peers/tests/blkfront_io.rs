@@ -1,9 +1,9 @@
 //! Data through the block frontend: whatever the features, the order of answers
 //! and the mix of requests, each request ends once and every byte is right.
 
-use firn_block::{Completion, IoError, Op, Request, Token, Why, lost_tokens};
+use firn_block::{Armed, Completion, IoError, Op, Queue, Request, Token, Why, lost_tokens};
 use firn_peers::{
-    BlkOffence, Config, DiscardConfig, Order, Publish, SECTORS, World, live, pattern,
+    BlkOffence, Config, DiscardConfig, Order, Peer, Publish, SECTORS, World, live, pattern,
 };
 use firn_xen::blkfront::VbdConfig;
 use proptest::prelude::*;
@@ -206,6 +206,26 @@ fn a_full_queue_says_so_and_goes_on() {
     );
     settle(tokens, world.drain(0));
     let token = world.submit(0, refused.request).expect("there is room now");
+    settle(vec![token], world.drain(0));
+    world.assert_clean();
+}
+
+#[test]
+fn an_answer_between_the_last_poll_and_the_wish_for_an_event_is_not_slept_through() {
+    let mut world = live(Config::default());
+    let buffer = world.buffer(0, 1);
+    let request = Request::data(Op::Read, 0, buffer, 512);
+    let vbd = world.vbd(0);
+    // `rsp_event` lies behind, as it does after polling: no event is asked for.
+    world.backends[0].poke(3, 0);
+    world.settle();
+    let token = world.submit(0, request).expect("accepted");
+    let mut none = |_| panic!("nothing was answered yet");
+    assert_eq!(vbd.front.borrow_mut().poll(32, &mut none), 0);
+    let sent = world.backends[0].counters().events_sent;
+    world.backends[0].step();
+    assert_eq!(world.backends[0].counters().events_sent, sent, "no event");
+    assert_eq!(vbd.front.borrow_mut().arm(), Armed::Poll);
     settle(vec![token], world.drain(0));
     world.assert_clean();
 }
