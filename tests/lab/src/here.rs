@@ -15,7 +15,6 @@ use crate::cache::RunFolder;
 use crate::images::Images;
 use crate::machine::{DiskSpec, Machine, firmware};
 use crate::qemu_xen::{ACCEL, Qemu};
-use crate::transcript::tail;
 
 const KVM: &str = "/dev/kvm";
 
@@ -37,7 +36,8 @@ pub(crate) fn probe(images: &Images) -> Result<()> {
         .run()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        bail!("{KVM} does not do for Xen emulation: {}", tail(&said, 3));
+        let why = said.lines().next().unwrap_or_default();
+        bail!("{KVM} does not do for Xen emulation: {why}");
     }
     Ok(())
 }
