@@ -22,7 +22,8 @@ fn load(world: &World, index: u32, requests: u64) -> Vec<Token> {
     (0..requests).map(submit).collect()
 }
 
-/// Everything that ended, matched with its token; each exactly once.
+/// Everything that ended, matched with its token; each exactly once. Buffers are
+/// given back.
 fn settle(world: &mut World, index: u32, tokens: Vec<Token>) -> Vec<Result<(), IoError>> {
     let mut done = world.drain(index);
     done.sort_by_key(|completion| completion.token);
@@ -30,9 +31,15 @@ fn settle(world: &mut World, index: u32, tokens: Vec<Token>) -> Vec<Result<(), I
     for (token, completion) in tokens.into_iter().zip(&done) {
         token.settle(completion).expect("its own completion");
     }
-    done.into_iter()
-        .map(|completion| completion.result)
-        .collect()
+    let vbd = world.vbd(index);
+    let give_back = |completion: firn_block::Completion| {
+        if let Some(buffer) = completion.request.buffer {
+            // Free, or kept by the queue because the backend maps it.
+            let _ = vbd.front.borrow_mut().unregister(buffer);
+        }
+        completion.result
+    };
+    done.into_iter().map(give_back).collect()
 }
 
 /// Nothing is granted, mapped or open any more.
@@ -204,19 +211,12 @@ fn a_disk_that_vanishes_ends_everything() {
         });
         world.backends[0].allow(Some(3));
         let tokens = load(&world, 0, 32);
-        let vbd = world.vbd(0);
         world.settle();
         world.backends[0].vanish();
         world.run_for(LONG);
-        let mut ended = Vec::new();
-        let poll = |done: &mut Vec<_>| {
-            let mut push = |completion| done.push(completion);
-            vbd.front.borrow_mut().poll(usize::MAX, &mut push)
-        };
-        poll(&mut ended);
-        assert_eq!(ended.len(), tokens.len());
-        tokens.into_iter().for_each(Token::abandon);
-        assert!(ended.iter().filter(|done| done.result.is_err()).count() >= 29);
+        let results = settle(&mut world, 0, tokens);
+        assert!(results.iter().filter(|result| result.is_err()).count() >= 29);
+        world.settle();
         assert!(world.guest().bus.vbds().is_empty());
         assert_nothing_left(&world);
     }
@@ -428,4 +428,25 @@ fn a_slow_store_only_takes_longer() {
     world.settle();
     assert!(world.is_live(0));
     world.assert_clean();
+}
+
+#[test]
+fn a_disk_that_was_pulled_stays_until_its_buffers_are_back() {
+    let mut world = live(Config::default());
+    let buffer = world.buffer(0, 4);
+    world.backends[0].unplug();
+    world.settle();
+    assert_eq!(
+        world.guest().bus.vbds().len(),
+        1,
+        "a job has a buffer of it"
+    );
+    let queue = &world.guest().bus.vbds()[0].front;
+    let back = queue.borrow_mut().unregister(buffer);
+    assert!(
+        matches!(back, firn_block::Unregistered::Free(_)),
+        "{back:?}"
+    );
+    world.settle();
+    assert_eq!(world.guest().bus.vbds().len(), 0);
 }

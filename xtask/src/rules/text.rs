@@ -173,7 +173,7 @@ mod tests {
             "// unsafe {",
             "#![forbid(unsafe_code)]",
             "let s = \"unsafe {\";",
-            r#"let s = "a \"unsafe\" word";"#,
+            "let s = \"a \\\"unsafe\\\" word\";",
             "is_unsafe()",
         ] {
             assert!(!opens_unsafe(other), "{other}");

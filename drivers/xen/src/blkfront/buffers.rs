@@ -43,6 +43,11 @@ impl Buffers {
             .is_some_and(|registered| !registered.quarantined)
     }
 
+    /// Whether somebody still has a buffer that was registered here.
+    pub(super) fn any_lent(&self) -> bool {
+        self.slots.iter().flatten().any(|buffer| !buffer.parked)
+    }
+
     fn find(&self, buffer: &Buffer) -> Option<&Registered> {
         if buffer.queue() != self.queue {
             return None;
@@ -147,10 +152,11 @@ impl Buffers {
         }
     }
 
-    /// Keeps a buffer out of use for good.
+    /// Keeps a buffer that its owner does not get back out of use for good.
     pub(super) fn quarantine(&mut self, buffer: &Buffer) {
         if let Some(Some(registered)) = self.slots.get_mut(buffer.index() as usize) {
             registered.quarantined = true;
+            registered.parked = true;
         }
     }
 

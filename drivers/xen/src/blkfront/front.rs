@@ -132,6 +132,11 @@ impl<H: Hal> Front<H> {
         self.offence
     }
 
+    /// Whether a job still has a buffer that was registered here.
+    pub(super) fn has_lent_buffers(&self) -> bool {
+        self.buffers.any_lent()
+    }
+
     /// The connection's event channel.
     #[must_use]
     pub fn port(&self) -> Option<Port> {
@@ -273,7 +278,12 @@ impl<H: Hal> Queue for Front<H> {
     }
 
     fn unregister(&mut self, buffer: Buffer) -> Unregistered {
-        self.buffers.unregister(&self.xen, buffer)
+        let outcome = self.buffers.unregister(&self.xen, buffer);
+        if self.link.is_none() && !self.buffers.any_lent() {
+            // A device that has ended waits for this.
+            self.attention.notify();
+        }
+        outcome
     }
 
     fn reuse(&mut self, pages: usize) -> Option<Buffer> {

@@ -142,7 +142,8 @@ impl<H: Hal> Vbd<H> {
         self.number
     }
 
-    /// Whether the task has returned: the device is closed or failed for good.
+    /// Whether the device is closed or failed for good, and nobody has a buffer
+    /// of it any more.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.ended.get()
@@ -190,8 +191,22 @@ impl<H: Hal> Vbd<H> {
             self.try_switch(XenbusState::CLOSING).await;
             self.try_switch(XenbusState::CLOSED).await;
         }
+        self.buffers_came_back().await;
         self.ended.set(true);
         self.changed.notify();
+    }
+
+    /// Waits until nobody has a buffer of this disk any more: giving them back
+    /// takes its queue.
+    async fn buffers_came_back(&self) {
+        let attention = self.front.borrow().attention.clone();
+        loop {
+            let seen = attention.seen();
+            if !self.front.borrow().has_lent_buffers() {
+                return;
+            }
+            attention.changed(seen).await;
+        }
     }
 
     async fn live_on(&self) -> Result<(), ConnectError> {
