@@ -58,8 +58,8 @@ impl Report {
         &self.lab
     }
 
-    /// The report as JSON.
-    pub(crate) fn to_json(&mut self) -> serde_json::Result<String> {
+    /// The report as JSON, with the ratios of what was measured.
+    pub(crate) fn finish_json(&mut self) -> serde_json::Result<String> {
         let ratios = pairs().filter(|(_, side)| *side != Side::Linux);
         let ratio = |(workload, side)| {
             let ratio = self.ratio(workload, side)?;
@@ -219,7 +219,7 @@ mod tests {
         assert!(table.contains("1.50"), "{table}");
         assert!(table.contains("aim 1.5: met"), "{table}");
         assert!(!table.contains("missed"), "{table}");
-        let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&report.finish_json().unwrap()).unwrap();
         assert_eq!(json["ratios"][1]["ratio"], 1.49);
         assert_eq!(json["samples"][3]["side"], "firn-poll");
     }

@@ -141,7 +141,7 @@ impl Bench<'_> {
         println!("{}", self.report.to_table());
         let default = || workspace::target().join("bench.json");
         let path = self.args.json.clone().unwrap_or_else(default);
-        std::fs::write(&path, self.report.to_json()?)
+        std::fs::write(&path, self.report.finish_json()?)
             .with_context(|| path.display().to_string())?;
         println!("all samples: {}", path.display());
         Ok(())
