@@ -14,6 +14,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 const SECTORS: u64 = 4096;
+/// Where the toolstack puts disks.
+const DEVICES: &str = "/local/domain/1/device/vbd";
 /// Pages of every buffer.
 const PAGES: usize = 16;
 /// Buffers of one input.
@@ -363,11 +365,9 @@ impl Case {
             Act::Close => back.close(),
             Act::Unplug => back.unplug(),
             Act::Vanish => back.vanish(),
-            Act::Plug(ref setup) => {
-                if store.list("/local/domain/1/device/vbd").is_empty() {
-                    let disk = back.disk();
-                    self.back = self.world.plug_disk(setup.config(), disk);
-                }
+            Act::Plug(ref setup) if store.list(DEVICES).is_empty() => {
+                let disk = back.disk();
+                self.back = self.world.plug_disk(setup.config(), disk);
             }
             Act::Release => back.release(),
             Act::Pretend(state) => back.pretend(pick(&STATES, state)),

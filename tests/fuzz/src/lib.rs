@@ -1,8 +1,7 @@
 //! What the fuzzers run: each target turns bytes into acts of a hostile host
 //! and checks that the guest neither panics, nor hangs, nor breaks a rule.
 //!
-//! `README.md` says how to run them. `cargo test` here replays the inputs that
-//! are kept in `corpus/`.
+//! `README.md` says how to run them.
 #![deny(unsafe_code)]
 
 pub mod blkback;
