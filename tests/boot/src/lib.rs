@@ -6,9 +6,11 @@ mod bench;
 pub mod disks;
 pub mod monitor;
 mod results;
+mod scene;
 pub mod verify;
 mod watched;
 
 pub use bench::{Bench, DISK_BYTES, Lent};
 pub use results::JobResult;
+pub use scene::{Live, Scene, check_file};
 pub use watched::{Watched, judge};

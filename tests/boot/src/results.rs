@@ -43,6 +43,15 @@ impl JobResult {
         self.fields.get(name)?.as_str()
     }
 
+    /// The same, if it succeeded.
+    ///
+    /// # Errors
+    /// It did not; the message describes it.
+    pub fn into_ok(self) -> Result<Self> {
+        anyhow::ensure!(self.ok, "{}", self.describe());
+        Ok(self)
+    }
+
     /// The job, and what went wrong if something did, in one line.
     #[must_use]
     pub fn describe(&self) -> String {

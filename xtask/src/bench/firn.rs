@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use firn_boot_tests::JobResult;
 use firn_lab::{Guest, GuestSpec, Lab};
 
@@ -36,11 +36,7 @@ pub(crate) fn measure(guest: &Guest, what: Workload, time: Duration, mode: &str)
 /// The next job's result; a failure is an error.
 pub(crate) fn result(guest: &Guest, deadline: Duration) -> Result<JobResult> {
     let line = guest.wait_for("firn-result ", deadline)?;
-    let result = JobResult::parse(&line).context("no result")??;
-    if !result.ok {
-        bail!("{}", result.describe());
-    }
-    Ok(result)
+    JobResult::parse(&line).context("no result")??.into_ok()
 }
 
 fn read(result: &JobResult) -> Result<Sample> {

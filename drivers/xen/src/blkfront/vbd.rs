@@ -351,7 +351,7 @@ impl<H: Hal> Vbd<H> {
                 .trim()
                 .parse()
                 .map_or(XenbusState::UNKNOWN, XenbusState)),
-            Err(error) if error.is_missing() => Ok(XenbusState::UNKNOWN),
+            Err(error) if error.is_hidden() => Ok(XenbusState::UNKNOWN),
             Err(error) => Err(error.into()),
         }
     }

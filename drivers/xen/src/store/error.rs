@@ -83,6 +83,15 @@ impl StoreError {
         matches!(self, Self::Errno { errno, .. } if *errno == Errno::ENOENT)
     }
 
+    /// Whether there is no such node as far as this domain may know: of a
+    /// directory that it may not read, the server does not say whether a node
+    /// exists in it.
+    #[must_use]
+    pub fn is_hidden(&self) -> bool {
+        let denied = matches!(self, Self::Errno { errno, .. } if *errno == Errno::EACCES);
+        denied || self.is_missing()
+    }
+
     /// Whether [`Store::reconnect`](super::Store::reconnect) may mend it.
     #[must_use]
     pub const fn is_lost_connection(&self) -> bool {

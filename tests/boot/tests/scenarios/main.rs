@@ -1,0 +1,8 @@
+//! What a guest meets in its life on real Xen.
+//! All scenarios share one lab; the host looks at the disk files itself.
+
+mod disks;
+mod hotplug;
+mod input;
+mod machine;
+mod toolstack;
