@@ -80,12 +80,14 @@ impl<H: Hal> Xen<H> {
         )
     }
 
-    /// One round of what every driver waits for: events and deadlines.
-    pub fn poll(&self) {
+    /// One round of what every driver waits for: events and deadlines. Returns
+    /// when that was: reading the clock may cost an exit to the hypervisor.
+    pub fn poll(&self) -> Instant {
         self.events.scan();
         let now = self.hal.now();
         self.timers.fire(now);
         self.grants.retry_deferred(now);
+        now
     }
 
     /// When [`Xen::poll`] has something to do even without an event.

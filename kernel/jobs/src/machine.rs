@@ -138,7 +138,7 @@ pub struct DiskReport {
 pub struct Counters {
     /// Time stamp counter.
     pub cycles: u64,
-    /// Of those, cycles spent halted.
+    /// Nanoseconds spent halted.
     pub halted: u64,
     /// Hypercalls made.
     pub hypercalls: u64,

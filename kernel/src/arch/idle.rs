@@ -1,11 +1,6 @@
 //! Halting until something happens: the only place where interrupts are on.
 
 use core::arch::asm;
-use core::sync::atomic::{AtomicU64, Ordering};
-
-use super::cpu;
-
-static HALTED: AtomicU64 = AtomicU64::new(0);
 
 /// Halts until an interrupt arrives, takes it, and returns with interrupts
 /// off again.
@@ -14,18 +9,9 @@ static HALTED: AtomicU64 = AtomicU64::new(0);
 /// that comes in between stays pending and is taken in the shadow of `sti`,
 /// which ends the `hlt` at once: none is lost.
 pub fn halt() {
-    let from = cpu::tsc();
     // SAFETY: interrupt handlers (`traps`) touch nothing but their counters
     // and the saved RFLAGS. They run on this stack, which is as a call would
     // want it: the block does not promise `nostack`. They return with IF clear,
     // so that a level-triggered upcall is taken once and not for ever.
     unsafe { asm!("sti", "hlt", "cli") };
-    let cycles = cpu::tsc().wrapping_sub(from);
-    // Not an atomic addition: one CPU writes it.
-    HALTED.store(halted_cycles().wrapping_add(cycles), Ordering::Relaxed);
-}
-
-/// Cycles spent halted since boot.
-pub fn halted_cycles() -> u64 {
-    HALTED.load(Ordering::Relaxed)
 }

@@ -30,6 +30,11 @@ impl Monotonic {
             .max(elapsed)
     }
 
+    /// The last value given: near enough where nothing happened since, and free.
+    pub fn latest(&self) -> u64 {
+        self.latest.load(Ordering::Relaxed)
+    }
+
     /// The source's time when this clock reads `value`.
     pub fn source_time(&self, value: u64) -> u64 {
         self.start.load(Ordering::Relaxed).saturating_add(value)
@@ -54,6 +59,7 @@ mod tests {
         clock.start_at(1000);
         assert_eq!(clock.advance_to(900), 0);
         assert_eq!(clock.advance_to(1500), 500);
+        assert_eq!(clock.latest(), 500);
         assert_eq!(clock.source_time(500), 1500);
     }
 

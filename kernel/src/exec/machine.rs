@@ -19,7 +19,7 @@ use firn_xen::blkfront::VbdReport;
 
 use super::main_loop::{self, MainLoop};
 use super::queue::BootQueue;
-use crate::arch::{cpu, hypercall, idle};
+use crate::arch::{cpu, hypercall};
 use crate::clock;
 use crate::console::{self, Console};
 use crate::mm::{self, Memory};
@@ -117,7 +117,7 @@ impl Machine for KernelMachine {
         let allocations = |memory| mm::counts(memory).allocations;
         Counters {
             cycles: cpu::tsc(),
-            halted: idle::halted_cycles(),
+            halted: self.main_loop().halted().as_nanos() as u64,
             hypercalls: hypercall::count(),
             events: self.main_loop().xen.events.scans(),
             allocations: allocations(Memory::Boot) + allocations(Memory::Job),

@@ -2,7 +2,7 @@
 
 use alloc::collections::BTreeSet;
 use alloc::rc::Rc;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::time::Duration;
 
 use firn_block::{Armed, Completion, DiskId, Queue};
@@ -55,6 +55,9 @@ pub struct MainLoop {
     /// Disks whose jobs look for completions themselves.
     polled: RefCell<BTreeSet<DiskId>>,
     alarm: Alarm,
+    /// When the present halt began.
+    resting: Cell<Option<Instant>>,
+    halted: Cell<Duration>,
     /// The event channel of the hypervisor's timer.
     timer: Port,
 }
@@ -94,6 +97,8 @@ impl MainLoop {
                 jobs: JobState::create(),
                 polled: RefCell::default(),
                 alarm: Alarm::new(),
+                resting: Cell::new(None),
+                halted: Cell::new(Duration::ZERO),
                 timer,
             })
         };
@@ -128,32 +133,46 @@ impl MainLoop {
         }
     }
 
-    /// One look at everything. Returns whether there may be more to do.
+    /// One look at everything. Returns whether there is more to do at once. The
+    /// clock is read once: where the hypervisor emulates the time stamp counter,
+    /// a reading costs as much as a hypercall.
     fn pass(&self) -> bool {
-        self.xen.poll();
+        let now = self.xen.poll();
+        if let Some(since) = self.resting.take() {
+            let halted = self.halted.get() + now.since(since);
+            self.halted.set(halted);
+        }
         if self.xen.events.take(self.timer) {
             self.alarm.fired();
         }
         self.input.look(&self.xen);
         let more = self.store.poll();
-        let reaped = self.reap_disks();
-        let drivers = self.drivers.poll_ready();
+        self.reap_disks();
+        self.drivers.poll_ready();
         let _job = mm::enter(Memory::Job);
-        self.jobs.timers.fire(self.xen.hal.now());
-        self.jobs.executor.poll_ready() || drivers || more || reaped
+        self.jobs.timers.fire(now);
+        self.jobs.executor.poll_ready();
+        more || self.has_ready()
     }
 
-    /// Hands out what the disks have completed. Returns whether there was any.
-    fn reap_disks(&self) -> bool {
-        let mut any = false;
+    fn has_ready(&self) -> bool {
+        self.drivers.has_ready() || self.jobs.executor.has_ready()
+    }
+
+    /// How long the machine has been halted since it came up.
+    pub(super) fn halted(&self) -> Duration {
+        self.halted.get()
+    }
+
+    /// Hands out what the disks have completed.
+    fn reap_disks(&self) {
         self.bus.for_each(|vbd| {
             let Ok(mut front) = vbd.front.try_borrow_mut() else {
                 return;
             };
             front.take_event();
-            any |= front.poll(BUDGET, &mut |completion| self.deliver(completion)) > 0;
+            front.poll(BUDGET, &mut |completion| self.deliver(completion));
         });
-        any
     }
 
     fn deliver(&self, completion: Completion) {
@@ -164,21 +183,21 @@ impl MainLoop {
     }
 
     /// Halts until an event, unless there is work by now. Interrupts are off,
-    /// so nothing can come between the last look and the halt.
+    /// so nothing can come between the last look and the halt. The clock is not
+    /// read again: a deadline that has just come makes the timer fire at once.
     fn rest(&self) {
+        let now = Instant::from_nanos(clock::latest_ns());
         let deadlines = [self.xen.next_deadline(), self.jobs.timers.next_deadline()];
         let deadline = deadlines.into_iter().flatten().min();
-        let rest = self.alarm.rest(self.xen.hal.now(), deadline);
+        let rest = self.alarm.rest(now, deadline);
         if let Rest::SetTimerAndHalt(at) = rest
             && self.set_timer(at).is_err()
         {
             return; // without a timer, look again at once: correct, if wasteful
         }
-        let work = self.drivers.has_ready()
-            || self.jobs.executor.has_ready()
-            || !self.arm_disks()
-            || self.xen.events.upcall_pending();
+        let work = !self.arm_disks() || self.has_ready() || self.xen.events.upcall_pending();
         if rest != Rest::No && !work {
+            self.resting.set(Some(now));
             idle::halt();
         }
     }

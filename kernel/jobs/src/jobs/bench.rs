@@ -261,7 +261,8 @@ fn outcome(
 ) -> Outcome {
     let ios = latency.count();
     let counters = &measured.counters;
-    let busy = counters.cycles.saturating_sub(counters.halted);
+    let share = counters.halted as f64 / (measured.time.as_nanos() as f64).max(1.0);
+    let busy = (counters.cycles as f64 * (1.0 - share.min(1.0))) as u64;
     let iops = per_second(ios, measured.time);
     let bandwidth = iops * block as f64;
     let per_io =
