@@ -63,6 +63,10 @@ firn_trap_stubs:
 
 firn_interrupt:
     and dword ptr [rsp + 16], 0xfffffdff   // return with IF clear
+    cmp qword ptr [rsp], offset firn_halt_here
+    jne 2f
+    inc qword ptr [rsp]                    // a hlt that would never end
+2:
     iretq
 
 firn_exception:
