@@ -255,7 +255,7 @@ impl Guest {
     pub fn wait_for(&self, pattern: &str, deadline: Duration) -> Result<String> {
         self.console
             .wait_for(pattern, deadline)
-            .with_context(|| format!("guest {}", self.name))
+            .with_context(|| format!("guest {} ({})", self.name, self.log.tail(1)))
     }
 
     /// Types `bytes` at its console.

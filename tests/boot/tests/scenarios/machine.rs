@@ -43,6 +43,17 @@ fn too_little_memory_is_said_and_ends_as_a_crash() -> Result<()> {
     scene.finish()
 }
 
+/// The question at the end of every scenario has teeth.
+#[test]
+fn a_complaint_of_dom0_is_noticed() -> Result<()> {
+    let scene = Scene::alone(Host::Xen)?;
+    let lab = &scene.bench.lab;
+    lab.run("echo '<4>xen-blkback: odd' >/dev/kmsg")?;
+    let error = scene.finish().unwrap_err().to_string();
+    ensure!(error.contains("xen-blkback: odd"), "{error}");
+    Scene::alone(Host::Xen)?.finish()
+}
+
 /// Plain QEMU starts the ELF just as well, with a hypervisor that firn does
 /// not know or with none: there is nothing to work with, and it says so.
 #[test]
