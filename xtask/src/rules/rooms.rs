@@ -15,9 +15,17 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("firn-block", &["firn-task"]),
     ("firn-xen", &["firn-block", "firn-task"]),
     ("firn-jobs", &["firn-block", "firn-task"]),
+    ("firn-power", &["firn-block", "firn-image", "firn-task"]),
     (
         "firn-kernel",
-        &["firn-block", "firn-jobs", "firn-task", "firn-xen"],
+        &[
+            "firn-block",
+            "firn-image",
+            "firn-jobs",
+            "firn-power",
+            "firn-task",
+            "firn-xen",
+        ],
     ),
     ("firn-boot", &["firn-kernel"]),
     ("firn-peers", &["firn-block", "firn-task", "firn-xen"]),
