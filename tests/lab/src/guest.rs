@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::lab::Lab;
 use crate::machine::Host;
 use crate::transcript::{Sink, Transcript};
-use crate::{qemu_xen, xl};
+use crate::{qemu_xen, stuck, xl};
 
 /// A disk of a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -255,7 +255,18 @@ impl Guest {
     pub fn wait_for(&self, pattern: &str, deadline: Duration) -> Result<String> {
         self.console
             .wait_for(pattern, deadline)
-            .with_context(|| format!("guest {} ({})", self.name, self.log.tail(1)))
+            .with_context(|| {
+                let (name, last) = (&self.name, self.log.tail(1));
+                format!("guest {name} ({last}){}", self.hosts_view())
+            })
+    }
+
+    /// What the host knows of a guest that does not go on.
+    fn hosts_view(&self) -> String {
+        match self.kind {
+            Kind::Xen { .. } => format!("\nXen says:\n{}", stuck::view(&self.client)),
+            Kind::Kvm { .. } => String::new(),
+        }
     }
 
     /// Types `bytes` at its console.
@@ -284,8 +295,9 @@ impl Guest {
         let said = exit.with_context(|| {
             let lines = self.console.tail(25);
             format!(
-                "guest {} goes on; its console ended with:\n{lines}",
-                self.name
+                "guest {} goes on; its console ended with:\n{lines}{}",
+                self.name,
+                self.hosts_view()
             )
         })?;
         // The console's daemon and our tail of its log may be a moment behind.

@@ -30,6 +30,7 @@ mod machine;
 mod modules;
 mod packages;
 mod qemu_xen;
+mod stuck;
 mod transcript;
 mod tree;
 mod xl;
