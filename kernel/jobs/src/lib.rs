@@ -24,6 +24,7 @@ pub mod io;
 mod jobs;
 pub mod lang;
 mod machine;
+mod power;
 pub mod result;
 mod rng;
 pub mod shell;
@@ -36,3 +37,7 @@ pub mod verify_format;
 
 pub use error::{Failure, JobError};
 pub use machine::{Counters, DiskReport, Machine, Mode, Power, Report, StoreAsk, StoreFuture};
+pub use power::{
+    Datum, FreezeAsk, FreezeLevel, FreezeThen, MemoryHash, PowerAsk, PowerFuture, PowerRefusal,
+    PowerReport,
+};

@@ -1,6 +1,7 @@
 //! What jobs need from the machine they run on.
 
 use crate::io::ChannelTable;
+use crate::power::{MemoryHash, PowerAsk, PowerFuture};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -84,6 +85,13 @@ pub trait Machine: Time + Clone + Unpin + 'static {
     /// # Errors
     /// What the machine says when it cannot.
     fn power(&self, power: Power) -> Result<(), String>;
+
+    /// Asks the power code. All jobs stand still while it works; afterwards
+    /// every wake may be spurious, and the clock has not gone back.
+    fn ask_power(&self, ask: PowerAsk) -> PowerFuture;
+
+    /// Hashes all memory that a freeze would save, as it is now.
+    fn memory_hash(&self) -> MemoryHash;
 }
 
 /// The answer of xenstore: names of [`StoreAsk::List`], or one value of

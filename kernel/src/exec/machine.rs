@@ -13,7 +13,10 @@ use firn_block::gate::Lifecycle;
 use firn_block::shm::Region;
 use firn_block::{DiskId, Queue};
 use firn_jobs::io::ChannelTable;
-use firn_jobs::{Counters, DiskReport, Machine, Mode, Power, Report, StoreAsk, StoreFuture};
+use firn_jobs::{
+    Counters, DiskReport, Machine, MemoryHash, Mode, Power, PowerAsk, PowerFuture, PowerRefusal,
+    Report, StoreAsk, StoreFuture,
+};
 use firn_task::{Instant, Time, Timers};
 use firn_xen::blkfront::VbdReport;
 
@@ -138,6 +141,20 @@ impl Machine for KernelMachine {
             Power::Reboot => Stop::Reboot,
             Power::Crash => Stop::Crash,
         })
+    }
+
+    fn ask_power(&self, ask: PowerAsk) -> PowerFuture {
+        let refusal = PowerRefusal {
+            error: "not-supported",
+            what: alloc::format!("this machine cannot do {ask:?}"),
+            place: "kernel".into(),
+            hint: "nothing was changed".into(),
+        };
+        alloc::boxed::Box::pin(core::future::ready(Err(refusal)))
+    }
+
+    fn memory_hash(&self) -> MemoryHash {
+        MemoryHash { hash: 0, bytes: 0 }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::RamDisk;
 use crate::io::ChannelTable;
 use crate::machine::*;
+use crate::power::*;
 use core::cell::{Cell, RefCell};
 use core::fmt::{self, Write};
 use core::task::{Context, Poll, Waker};
@@ -12,6 +13,7 @@ use firn_peers::memory;
 use firn_task::{Instant, Time, Timers};
 use std::boxed::Box;
 use std::collections::{BTreeMap, VecDeque};
+use std::format;
 use std::rc::Rc;
 use std::string::{String, ToString};
 use std::vec::Vec;
@@ -287,5 +289,19 @@ impl Machine for FakeMachine {
         }
         self.0.power.set(Some(power));
         Ok(())
+    }
+
+    fn ask_power(&self, ask: PowerAsk) -> PowerFuture {
+        let refusal = PowerRefusal {
+            error: "not-supported",
+            what: format!("{ask:?}"),
+            place: "test".into(),
+            hint: "nothing was changed".into(),
+        };
+        Box::pin(core::future::ready(Err(refusal)))
+    }
+
+    fn memory_hash(&self) -> MemoryHash {
+        MemoryHash { hash: 1, bytes: 2 }
     }
 }
