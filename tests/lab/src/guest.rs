@@ -253,12 +253,10 @@ impl Guest {
     /// # Errors
     /// As [`Transcript::wait_for`].
     pub fn wait_for(&self, pattern: &str, deadline: Duration) -> Result<String> {
-        self.console
-            .wait_for(pattern, deadline)
-            .with_context(|| {
-                let (name, last) = (&self.name, self.log.tail(1));
-                format!("guest {name} ({last}){}", self.hosts_view())
-            })
+        self.console.wait_for(pattern, deadline).with_context(|| {
+            let (name, last) = (&self.name, self.log.tail(1));
+            format!("guest {name} ({last}){}", self.hosts_view())
+        })
     }
 
     /// What the host knows of a guest that does not go on.

@@ -13,6 +13,7 @@ use crate::workspace;
 const ROOMS: &[(&str, &[&str])] = &[
     ("firn-task", &[]),
     ("firn-block", &["firn-task"]),
+    ("firn-image", &["firn-block", "firn-task"]),
     ("firn-xen", &["firn-block", "firn-task"]),
     ("firn-jobs", &["firn-block", "firn-task"]),
     ("firn-power", &["firn-block", "firn-image", "firn-task"]),
@@ -37,7 +38,17 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("firn-lab-agent", &[]),
     ("firn-lab", &["firn-lab-agent"]),
     ("firn-boot-tests", &["firn-jobs", "firn-lab"]),
-    ("xtask", &["firn-boot-tests", "firn-jobs", "firn-lab"]),
+    (
+        "xtask",
+        &[
+            "firn-block",
+            "firn-boot-tests",
+            "firn-image",
+            "firn-jobs",
+            "firn-lab",
+            "firn-task",
+        ],
+    ),
 ];
 
 /// Our crates and what each one uses of ours.
