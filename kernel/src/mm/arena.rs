@@ -6,6 +6,7 @@
 //! that job memory is complete in itself: whoever has its pages has its heap.
 
 use core::alloc::{GlobalAlloc, Layout};
+use core::fmt;
 use core::ops::Range;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -41,14 +42,19 @@ pub struct Counts {
 
 /// The head page of an arena; the heap is the rest of its memory.
 #[repr(C, align(4096))]
-struct Head {
-    heap: Heap,
+pub(super) struct Head {
+    /// [`MAGIC`], so that memory that was loaded is known to be an arena.
+    magic: u64,
+    pub(super) heap: Heap,
     counts: Counts,
     /// The address of what the arena's user wants to find again.
     root: usize,
 }
 
 const _: () = assert!(size_of::<Head>() == PAGE as usize);
+
+/// Begins every head page; the last digits count its layouts.
+const MAGIC: u64 = u64::from_le_bytes(*b"firnjob1");
 
 impl Head {
     fn allocate(&mut self, layout: Layout) -> *mut u8 {
@@ -66,21 +72,74 @@ impl Head {
 }
 
 /// One arena: where it is, and its head page once it has been made.
-struct Arena {
+pub(super) struct Arena {
     memory: Range<usize>,
-    head: Option<&'static mut Head>,
+    /// A pointer, not a reference: between two calls the arena is plain memory
+    /// that a freeze reads and a restore writes.
+    head: Option<NonNull<Head>>,
 }
+
+// SAFETY: an arena is memory that was given for ever; it is reached through
+// the lock around this only, from whichever CPU has it.
+unsafe impl Send for Arena {}
 
 impl Arena {
     const NONE: Self = Self {
         memory: 0..0,
         head: None,
     };
+
+    pub(super) const fn head(&mut self) -> Option<&mut Head> {
+        match self.head {
+            // SAFETY: `give` or `adopt` made the head page, in memory that is
+            // the arena's for ever, and the borrow of `self` makes this the
+            // only reference to it.
+            Some(mut head) => Some(unsafe { head.as_mut() }),
+            None => None,
+        }
+    }
 }
+
+/// Why memory that was loaded is not taken as an arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdoptError {
+    /// The head page is not one of ours.
+    NoHead,
+    /// The heap does not begin behind the head page, or does not end inside the
+    /// memory. Addresses.
+    Bounds {
+        /// Where the heap says that it begins.
+        bottom: usize,
+        /// Where it says that it ends.
+        top: usize,
+    },
+    /// More bytes are said to be in use than the heap has.
+    Used(usize),
+    /// The root lies outside the heap, or is misaligned.
+    Root(usize),
+}
+
+impl fmt::Display for AdoptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoHead => f.write_str("the head page is not one of this build's"),
+            Self::Bounds { bottom, top } => {
+                write!(
+                    f,
+                    "the heap at {bottom:#x}-{top:#x} does not fit this memory"
+                )
+            }
+            Self::Used(used) => write!(f, "the heap claims {used} bytes in use, more than it has"),
+            Self::Root(root) => write!(f, "the root at {root:#x} is outside the heap"),
+        }
+    }
+}
+
+impl core::error::Error for AdoptError {}
 
 /// Both memories; the kernel has one of these as its global allocator.
 pub struct Memories {
-    arenas: [Mutex<Arena>; 2],
+    pub(super) arenas: [Mutex<Arena>; 2],
     running: AtomicU8,
 }
 
@@ -94,30 +153,66 @@ impl Memories {
     }
 
     /// Gives `memory` to arena `which`: a head page, and an empty heap behind
-    /// it. The first call for each arena counts.
+    /// it. Given again, everything in it is forgotten.
     ///
     /// # Safety
     /// `memory` is mapped, writable, page-aligned, at least two pages, used by
-    /// nobody else, and stays so for ever.
+    /// nobody else, and stays so for ever. An arena that had memory gets the
+    /// same again, and nobody uses a block of it any more.
     pub unsafe fn give(&self, which: Memory, memory: Range<usize>) {
         let mut arena = self.arenas[which as usize].lock();
-        if arena.head.is_some() {
-            return;
-        }
         let head = ptr::with_exposed_provenance_mut::<Head>(memory.start);
         let heap = ptr::with_exposed_provenance_mut::<u8>(memory.start + PAGE as usize);
         let size = memory.len() - PAGE as usize;
         // SAFETY: the caller gives us this memory for ever; the head page and
         // the heap behind it are apart.
-        arena.head = Some(unsafe {
+        unsafe {
             head.write(Head {
+                magic: MAGIC,
                 heap: Heap::new(heap, size),
                 counts: Counts::default(),
                 root: 0,
             });
-            &mut *head
-        });
+        }
+        arena.head = NonNull::new(head);
         arena.memory = memory;
+    }
+
+    /// Takes what now lies in the memory of arena `which` as its heap: another
+    /// boot's arena of the same build and the same address, whose memory was no
+    /// larger. What this boot has more is added to the heap. Returns the root,
+    /// aligned to `align`.
+    ///
+    /// # Errors
+    /// [`AdoptError`]; the arena is then unusable until it is given anew.
+    ///
+    /// # Safety
+    /// The memory holds, byte for byte, what such an arena held while nobody
+    /// ran in it, apart from its [`Memories::free_pages`]; nobody uses a block
+    /// of the former contents any more.
+    pub unsafe fn adopt(&self, which: Memory, align: usize) -> Result<usize, AdoptError> {
+        let mut arena = self.arenas[which as usize].lock();
+        let memory = arena.memory.clone();
+        let head = arena.head().ok_or(AdoptError::NoHead)?;
+        if head.magic != MAGIC {
+            return Err(AdoptError::NoHead);
+        }
+        let (bottom, top) = (head.heap.bottom().addr(), head.heap.top().addr());
+        if bottom != memory.start + PAGE as usize || top <= bottom || top > memory.end {
+            return Err(AdoptError::Bounds { bottom, top });
+        }
+        if head.heap.used() > top - bottom {
+            return Err(AdoptError::Used(head.heap.used()));
+        }
+        if !(bottom..top).contains(&head.root) || !head.root.is_multiple_of(align) {
+            return Err(AdoptError::Root(head.root));
+        }
+        if memory.end > top {
+            // SAFETY: the heap ends at `top`, and the memory behind it is this
+            // arena's up to its end.
+            unsafe { head.heap.extend(memory.end - top) };
+        }
+        Ok(head.root)
     }
 
     /// Makes `which` the memory of all allocations until the guard is dropped.
@@ -141,22 +236,19 @@ impl Memories {
 
     /// Notes in the head page of arena `which` where its user begins.
     pub fn set_root(&self, which: Memory, root: usize) {
-        if let Some(head) = &mut self.arenas[which as usize].lock().head {
+        if let Some(head) = self.arenas[which as usize].lock().head() {
             head.root = root;
         }
     }
 
     /// What arena `which` did and holds.
     pub fn counts(&self, which: Memory) -> Counts {
-        let arena = self.arenas[which as usize].lock();
-        arena
-            .head
-            .as_ref()
-            .map_or(Counts::default(), |head| Counts {
-                used: head.heap.used(),
-                size: head.heap.size(),
-                ..head.counts
-            })
+        let mut arena = self.arenas[which as usize].lock();
+        arena.head().map_or(Counts::default(), |head| Counts {
+            used: head.heap.used(),
+            size: head.heap.size(),
+            ..head.counts
+        })
     }
 
     /// The arena that owns `block`, if one does.
@@ -173,8 +265,7 @@ impl Memories {
     fn allocate(&self, which: Memory, layout: Layout) -> *mut u8 {
         let mut arena = self.arenas[which as usize].lock();
         arena
-            .head
-            .as_mut()
+            .head()
             .map_or(ptr::null_mut(), |head| head.allocate(layout))
     }
 }
@@ -197,10 +288,16 @@ unsafe impl GlobalAlloc for Memories {
         let (Some(owner), Some(at)) = (self.owner(block), NonNull::new(block)) else {
             return; // not ours: leaking it is the only safe answer
         };
-        if let Some(head) = &mut self.arenas[owner as usize].lock().head {
+        if let Some(head) = self.arenas[owner as usize].lock().head() {
             // SAFETY: the caller got `block` from `alloc` with this layout, and
             // it lies in this arena.
-            unsafe { head.heap.deallocate(at, layout) };
+            unsafe {
+                if owner == Memory::Job {
+                    // What nobody uses any more is in no image.
+                    block.write_bytes(0, layout.size());
+                }
+                head.heap.deallocate(at, layout);
+            }
             head.counts.frees += 1;
         }
     }
@@ -239,108 +336,4 @@ impl Drop for Running<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::boxed::Box;
-    use std::vec::Vec;
-
-    use super::*;
-
-    const PAGES: usize = 8;
-
-    /// Two arenas of [`PAGES`] pages each, leaked.
-    fn memories() -> (&'static Memories, [Range<usize>; 2]) {
-        #[repr(align(4096))]
-        struct Pages {
-            _bytes: [u8; PAGES * PAGE as usize],
-        }
-        let memories = Box::leak(Box::new(Memories::new()));
-        let ranges = [Memory::Boot, Memory::Job].map(|which| {
-            let pages: *mut Pages = Box::into_raw(Box::new(Pages {
-                _bytes: [0; PAGES * PAGE as usize],
-            }));
-            let start = pages.expose_provenance();
-            let range = start..start + size_of::<Pages>();
-            // SAFETY: a fresh, leaked, page-aligned allocation.
-            unsafe { memories.give(which, range.clone()) };
-            range
-        });
-        (memories, ranges)
-    }
-
-    fn layout(size: usize) -> Layout {
-        Layout::from_size_align(size, 16).expect("a valid layout")
-    }
-
-    fn alloc(memories: &Memories, size: usize) -> *mut u8 {
-        // SAFETY: the layout is not empty.
-        unsafe { memories.alloc(layout(size)) }
-    }
-
-    #[test]
-    fn without_memory_allocation_fails() {
-        assert!(alloc(&Memories::new(), 16).is_null());
-    }
-
-    #[test]
-    fn allocation_goes_by_who_runs() {
-        let (memories, [boot, job]) = memories();
-        assert!(boot.contains(&alloc(memories, 100).addr()));
-        {
-            let _job = memories.enter(Memory::Job);
-            assert!(job.contains(&alloc(memories, 100).addr()));
-            {
-                let _boot = memories.enter(Memory::Boot);
-                assert!(boot.contains(&alloc(memories, 100).addr()));
-            }
-            assert!(job.contains(&alloc(memories, 100).addr()));
-        }
-        assert!(boot.contains(&alloc(memories, 100).addr()));
-        assert_eq!(memories.counts(Memory::Boot).allocations, 3);
-        assert_eq!(memories.counts(Memory::Job).allocations, 2);
-    }
-
-    #[test]
-    fn freeing_goes_by_address() {
-        let (memories, _) = memories();
-        let block = alloc(memories, 100);
-        let _job = memories.enter(Memory::Job);
-        // SAFETY: allocated above with this layout.
-        unsafe { memories.dealloc(block, layout(100)) };
-        assert_eq!(memories.counts(Memory::Boot).frees, 1);
-        assert_eq!(memories.counts(Memory::Boot).used, 0);
-        assert_eq!(memories.counts(Memory::Job).frees, 0);
-    }
-
-    #[test]
-    fn growing_stays_in_its_memory_and_keeps_the_bytes() {
-        let (memories, [boot, _]) = memories();
-        let block = alloc(memories, 16);
-        let _job = memories.enter(Memory::Job);
-        // SAFETY: the block is 16 bytes long, allocated with this layout.
-        let grown = unsafe {
-            block.write_bytes(0x5a, 16);
-            memories.realloc(block, layout(16), 4000)
-        };
-        assert!(boot.contains(&grown.addr()));
-        // SAFETY: the first 16 of 4000 bytes were written before growing.
-        let kept = unsafe { core::slice::from_raw_parts(grown, 16) };
-        assert_eq!(kept, [0x5a; 16]);
-        assert_eq!(memories.counts(Memory::Job).allocations, 0);
-    }
-
-    #[test]
-    fn exhaustion_is_null_and_counted_and_passes() {
-        let (memories, _) = memories();
-        let mut blocks = Vec::new();
-        while let Some(block) = NonNull::new(alloc(memories, 1000)) {
-            blocks.push(block);
-        }
-        assert!(blocks.len() >= (PAGES - 1) * PAGE as usize / 1100);
-        assert_eq!(memories.counts(Memory::Boot).failures, 1);
-        for block in blocks {
-            // SAFETY: allocated above with this layout, freed once.
-            unsafe { memories.dealloc(block.as_ptr(), layout(1000)) };
-        }
-        assert!(!alloc(memories, (PAGES - 1) * PAGE as usize - 64).is_null());
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@
 
 mod arena;
 mod frames;
+mod free_pages;
 mod plan;
 mod ranges;
 mod window;
@@ -17,7 +18,7 @@ mod bare;
 #[cfg(firn_bare)]
 mod paging;
 
-pub use arena::{Counts, Memories, Memory, Running};
+pub use arena::{AdoptError, Counts, Memories, Memory, Running};
 pub use frames::{FrameError, Frames};
 pub use plan::{MemoryError, Plan};
 pub use ranges::{Full, RangeSet};
