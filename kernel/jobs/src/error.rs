@@ -1,6 +1,7 @@
 //! How a job fails: what, where, and what to do.
 
 use crate::lang::LangError;
+use crate::power::PowerRefusal;
 use crate::units::{Bytes, Span};
 use crate::verify_format::Mismatch;
 use alloc::format;
@@ -142,6 +143,8 @@ pub enum JobError {
         /// The reason.
         why: String,
     },
+    /// The machine itself said no.
+    Machine(PowerRefusal),
     /// The machine cannot be ended.
     Power(String),
     /// A person pressed ^C.
@@ -218,6 +221,7 @@ impl JobError {
             ),
             Self::TimedOut { .. } => ("timed-out", "allow more time with timeout="),
             Self::Store { .. } => ("xenstore", "`store ls /` shows where to start"),
+            Self::Machine(refusal) => return (refusal.error, refusal.hint.clone()),
             Self::Power(_) => ("power", "end the guest from the host"),
             Self::Interrupted => ("interrupted", "start the job again when you like"),
         };
@@ -245,6 +249,7 @@ impl JobError {
             Self::NoMemory { .. } => "job memory".into(),
             Self::TimedOut { place, .. } => place.clone(),
             Self::Interrupted => "console".into(),
+            Self::Machine(refusal) => refusal.place.clone(),
             Self::Power(_) => "machine".into(),
         }
     }
@@ -299,6 +304,7 @@ impl fmt::Display for JobError {
             Self::TimedOut { what, after, .. } => write!(f, "{what} within {}", Span(*after)),
             Self::PartitionTable { error, .. } => write!(f, "{error}"),
             Self::Store { why, .. } => f.write_str(why),
+            Self::Machine(refusal) => f.write_str(&refusal.what),
             Self::Power(why) => write!(f, "the machine does not end: {why}"),
             Self::Interrupted => f.write_str("interrupted"),
         }

@@ -36,8 +36,10 @@ mod units;
 pub mod verify_format;
 
 pub use error::{Failure, JobError};
-pub use machine::{Counters, DiskReport, Machine, Mode, Power, Report, StoreAsk, StoreFuture};
+pub use machine::{
+    Counters, DiskReport, JobFuture, Machine, Mode, Power, Report, StoreAsk, StoreFuture,
+};
 pub use power::{
-    Datum, FreezeAsk, FreezeLevel, FreezeThen, MemoryHash, PowerAsk, PowerFuture, PowerRefusal,
-    PowerReport,
+    Datum, Era, FreezeAsk, FreezeLevel, FreezeThen, MemoryHash, PowerAsk, PowerFuture,
+    PowerRefusal, PowerReport,
 };

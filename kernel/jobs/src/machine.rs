@@ -1,7 +1,7 @@
 //! What jobs need from the machine they run on.
 
 use crate::io::ChannelTable;
-use crate::power::{MemoryHash, PowerAsk, PowerFuture};
+use crate::power::{Era, MemoryHash, PowerAsk, PowerFuture};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -92,7 +92,17 @@ pub trait Machine: Time + Clone + Unpin + 'static {
 
     /// Hashes all memory that a freeze would save, as it is now.
     fn memory_hash(&self) -> MemoryHash;
+
+    /// Which stretch of the machine's life this is; cheap.
+    fn era(&self) -> Era;
+
+    /// Runs one more job beside those there are. It must have been made in job
+    /// memory, as everything is that a job makes.
+    fn spawn(&self, job: JobFuture);
 }
+
+/// A job that runs beside others.
+pub type JobFuture = Pin<Box<dyn Future<Output = ()>>>;
 
 /// The answer of xenstore: names of [`StoreAsk::List`], or one value of
 /// [`StoreAsk::Read`]; or what went wrong, in words.

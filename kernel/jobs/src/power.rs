@@ -129,3 +129,15 @@ pub struct MemoryHash {
     /// How many bytes that are.
     pub bytes: u64,
 }
+
+/// A stretch of the machine's life: jobs that compare it with what they noted
+/// know that the machine was away in between. Lives in job memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Era {
+    /// A number of this boot that no other boot has.
+    pub boot: u64,
+    /// How often these jobs were restored from an image.
+    pub restores: u32,
+    /// How often they came back from a suspend, to a new host side.
+    pub resumes: u32,
+}

@@ -1,7 +1,9 @@
 //! Everything of the jobs that is not in their own futures, in job memory.
 
 use alloc::boxed::Box;
+use core::cell::Cell;
 
+use firn_jobs::Era;
 use firn_jobs::io::ChannelTable;
 use firn_task::{Executor, Timers};
 
@@ -12,6 +14,8 @@ pub(super) struct JobState {
     pub(super) executor: Executor,
     pub(super) timers: Timers,
     pub(super) channels: ChannelTable,
+    /// Which boot these jobs live in, and how often they came back.
+    pub(super) era: Cell<Era>,
 }
 
 impl JobState {
@@ -22,6 +26,7 @@ impl JobState {
             executor: Executor::new(),
             timers: Timers::new(),
             channels: ChannelTable::new(),
+            era: Cell::default(),
         }));
         mm::set_job_root(core::ptr::from_ref(state).expose_provenance());
         state

@@ -14,8 +14,8 @@ use firn_block::shm::Region;
 use firn_block::{DiskId, Queue};
 use firn_jobs::io::ChannelTable;
 use firn_jobs::{
-    Counters, DiskReport, Machine, MemoryHash, Mode, Power, PowerAsk, PowerFuture, PowerRefusal,
-    Report, StoreAsk, StoreFuture,
+    Counters, DiskReport, Era, JobFuture, Machine, MemoryHash, Mode, Power, PowerAsk, PowerFuture,
+    PowerRefusal, Report, StoreAsk, StoreFuture,
 };
 use firn_task::{Instant, Time, Timers};
 use firn_xen::blkfront::VbdReport;
@@ -155,6 +155,15 @@ impl Machine for KernelMachine {
 
     fn memory_hash(&self) -> MemoryHash {
         MemoryHash { hash: 0, bytes: 0 }
+    }
+
+    fn era(&self) -> Era {
+        self.main_loop().jobs.era.get()
+    }
+
+    fn spawn(&self, job: JobFuture) {
+        let _job = mm::enter(Memory::Job);
+        self.main_loop().jobs.executor.spawn(job);
     }
 }
 

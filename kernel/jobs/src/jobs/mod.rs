@@ -5,12 +5,14 @@ mod copy;
 mod info;
 mod load;
 mod partitions;
+mod power;
 mod verify;
 mod wait;
 
 use crate::error::JobError;
 use crate::lang::Job;
 use crate::machine::{Machine, Power, Report};
+use crate::power::PowerAsk;
 use crate::result::Outcome;
 use crate::task::Task;
 
@@ -35,6 +37,11 @@ pub(crate) async fn run<M: Machine>(task: &Task<M>, job: Job) -> Result<Outcome,
         Job::Mem(_) => Ok(info::report(task, Report::Memory)),
         Job::Pause(args) => Ok(wait::sleep(task, &args).await),
         Job::WaitDisk(args) => wait::wait_disk(task, &args).await,
+        Job::Freeze(args) => power::freeze(task, &args).await,
+        Job::Suspend(_) => power::ask(task, PowerAsk::Suspend).await,
+        Job::Cold(_) => power::ask(task, PowerAsk::Cold).await,
+        Job::MemHash(_) => Ok(power::memory_hash(task)),
+        Job::Image(args) => power::image(task, &args).await,
         Job::Poweroff(_) => Ok(Outcome::new("switching off".into())),
         Job::Reboot(_) => Ok(Outcome::new("switching off and on again".into())),
         Job::Crash(_) => Ok(Outcome::new("crashing".into())),
@@ -51,5 +58,7 @@ pub(crate) fn power(job: &Job) -> Option<Power> {
     }
 }
 
+#[cfg(test)]
+mod machine_tests;
 #[cfg(test)]
 mod tests;

@@ -87,7 +87,9 @@ impl Arguments {
                 .map(|at| (at, value))
                 .ok_or(LangError::UnknownKey { job, key });
         }
+        // `--check` is what many would write for `check`.
         let text = word.text();
+        let text = text.strip_prefix("--").unwrap_or(text);
         if let Some(at) = args.iter().position(|arg| arg.flag && arg.key == text) {
             return Ok((at, "yes"));
         }

@@ -3,9 +3,11 @@
 use super::LangError;
 use super::arguments::Arguments;
 pub use super::arguments::{Arg, Spec};
+use super::choice::Compress;
 use super::value::{Extent, Name, Rw, Size, Text, Value};
 use super::words::Word;
 use crate::machine::Mode;
+use crate::power::{FreezeLevel, FreezeThen};
 use core::time::Duration;
 use firn_block::DiskId;
 
@@ -261,6 +263,41 @@ jobs! {
         timeout: Duration = "5s",
         /// Wait until it is gone instead.
         gone: bool = "no",
+    }
+
+    /// Save job memory to an image disk and switch off; the next boot goes on here.
+    Freeze = "freeze" {
+        /// The image disk; the only one there is if left out.
+        image: Option<DiskId>,
+        /// Change nothing; say whether it would work, and if not, why.
+        check: bool = "no",
+        /// First prove that nothing in job memory points at this boot.
+        audit: bool = "no",
+        /// Make chunks smaller where that wins.
+        compress: Compress = "none",
+        /// How far to go, for tests.
+        level: FreezeLevel = "full",
+        /// What follows.
+        then: FreezeThen = "poweroff",
+        /// Longest wait for requests in flight; the kernel's own if left out.
+        deadline: Option<Duration>,
+    }
+
+    /// Have the hypervisor suspend the machine; the toolstack wakes it.
+    Suspend = "suspend" {}
+
+    /// Give up the image that was refused at boot, for good, and open the disks.
+    Cold = "cold" {}
+
+    /// Hash job memory as an image would save it.
+    MemHash = "memhash" {}
+
+    /// An image disk: `image show DISK`, `image format DISK`.
+    Image = "image" {
+        /// `show`, or `format`, which destroys what is on the disk.
+        verb: Name,
+        /// The disk.
+        disk: DiskId,
     }
 
     /// Switch the machine off.

@@ -11,6 +11,7 @@
 //! arguments ([`SPECS`]) also writes `help`.
 
 mod arguments;
+mod choice;
 mod error;
 mod help;
 mod job;
@@ -20,6 +21,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+pub use choice::Compress;
 pub use error::LangError;
 pub use help::help;
 pub use job::*;

@@ -6,11 +6,12 @@ use crate::machine::*;
 use crate::power::*;
 use core::cell::{Cell, RefCell};
 use core::fmt::{self, Write};
+use core::future::poll_fn;
 use core::task::{Context, Poll, Waker};
 use firn_block::shm::Region;
 use firn_block::{DiskId, Queue};
 use firn_peers::memory;
-use firn_task::{Instant, Time, Timers};
+use firn_task::{Executor, Instant, Time, Timers};
 use std::boxed::Box;
 use std::collections::{BTreeMap, VecDeque};
 use std::format;
@@ -33,6 +34,10 @@ struct Inner {
     turns: Cell<usize>,
     timers: Timers,
     channels: ChannelTable,
+    era: Cell<Era>,
+    refusal: RefCell<Option<PowerRefusal>>,
+    frozen: RefCell<Vec<Reaction>>,
+    executor: Executor,
     disks: RefCell<BTreeMap<DiskId, RamDisk>>,
     polled: RefCell<Vec<DiskId>>,
     output: RefCell<String>,
@@ -110,6 +115,44 @@ impl FakeMachine {
     pub(crate) fn store_value(&self, path: &str, value: &str) {
         let mut store = self.0.store.borrow_mut();
         store.insert(path.to_string(), value.to_string());
+    }
+
+    /// What an ask of the power code comes to, as if all went well. Between two
+    /// polls nothing of a job is anywhere but in its future, so a restore is to
+    /// it only that time has passed and that the era is another.
+    fn carry_out(&self, ask: &PowerAsk) -> PowerReport {
+        let mut era = self.0.era.get();
+        let mut report = PowerReport::default();
+        report.lines.push("a line about it".into());
+        report.fields.push(("generation", Datum::Number(1)));
+        report.summary = format!("{ask:?}");
+        match ask {
+            PowerAsk::Freeze(args) if !args.check => {
+                let reactions = self.0.frozen.take();
+                reactions.into_iter().for_each(|reaction| reaction(self));
+                era.boot += 1;
+                era.restores += 1;
+            }
+            PowerAsk::Suspend => era.resumes += 1,
+            _ => {}
+        }
+        self.0.era.set(era);
+        report
+    }
+
+    /// What the next ask of the power code is answered with.
+    pub(crate) fn refuse(&self, refusal: PowerRefusal) {
+        self.0.refusal.replace(Some(refusal));
+    }
+
+    /// Does something while the machine is frozen the next time.
+    pub(crate) fn when_frozen(&self, reaction: impl Fn(&Self) + 'static) {
+        self.0.frozen.borrow_mut().push(Box::new(reaction));
+    }
+
+    /// Runs the jobs that jobs started.
+    pub(crate) fn executor(&self) -> &Executor {
+        &self.0.executor
     }
 
     /// Lets the disks work and routes what they completed, as a main loop does.
@@ -292,16 +335,31 @@ impl Machine for FakeMachine {
     }
 
     fn ask_power(&self, ask: PowerAsk) -> PowerFuture {
-        let refusal = PowerRefusal {
-            error: "not-supported",
-            what: format!("{ask:?}"),
-            place: "test".into(),
-            hint: "nothing was changed".into(),
-        };
-        Box::pin(core::future::ready(Err(refusal)))
+        // Refused or done at the next turn, as in a kernel: not at once.
+        let (machine, mut turn) = (self.clone(), None);
+        Box::pin(poll_fn(move |context| {
+            let began = *turn.get_or_insert(machine.0.turns.get());
+            if began == machine.0.turns.get() {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let refusal = machine.0.refusal.borrow_mut().take();
+            Poll::Ready(match refusal {
+                Some(refusal) => Err(refusal),
+                None => Ok(machine.carry_out(&ask)),
+            })
+        }))
     }
 
     fn memory_hash(&self) -> MemoryHash {
         MemoryHash { hash: 1, bytes: 2 }
+    }
+
+    fn era(&self) -> Era {
+        self.0.era.get()
+    }
+
+    fn spawn(&self, job: JobFuture) {
+        self.0.executor.spawn(job);
     }
 }

@@ -21,13 +21,15 @@ pub(crate) fn run(machine: &FakeMachine, line: &str) -> String {
     let executor = Executor::new();
     executor.spawn(shell::run(machine.clone(), line.to_string()));
     turn(machine, &executor);
+    // The machine is off: nobody runs any more, and nobody holds it.
+    machine.executor().clear();
     machine.output()
 }
 
 /// Polls tasks and lets the host work until nothing moves any more.
 pub(crate) fn turn(machine: &FakeMachine, executor: &Executor) {
     for _ in 0..MAX_TURNS {
-        let ran = executor.poll_ready();
+        let ran = executor.poll_ready() | machine.executor().poll_ready();
         let moved = machine.host_turn();
         if executor.is_empty() {
             return;
