@@ -2,12 +2,13 @@
 
 use alloc::vec::Vec;
 use core::future::Future;
+use core::ops::Range;
 use firn_block::gate::Lifecycle;
 use firn_block::shm::Region;
 use firn_block::{DiskId, DiskInfo};
 use firn_task::Time;
 
-use crate::{Fault, Step};
+use crate::{Fault, Report, Step};
 
 /// The machine, as freeze and restore see it.
 ///
@@ -21,7 +22,7 @@ use crate::{Fault, Step};
 /// [`Host::empty`], [`Host::bind`] and [`Host::unpark`] changes it.
 pub trait Host: Time {
     /// One disk as the image code sees it.
-    type Device;
+    type Device: firn_image::Device;
 
     /// Every disk, connected or not, in the order of names.
     fn disks(&self) -> Vec<Disk>;
@@ -85,7 +86,8 @@ pub trait Host: Time {
     fn idle(&self, disk: DiskId) -> Result<(), Fault>;
 
     /// Disconnects a disk in good order, after which the host holds nothing of
-    /// ours. What the host keeps mapped is quarantined, and an error.
+    /// ours. What the host keeps mapped is quarantined, and an error. Does
+    /// nothing if it is disconnected.
     fn disconnect(&self, disk: DiskId) -> impl Future<Output = Result<(), Fault>>;
 
     /// Connects a disk anew from whatever state it is in, gate shut;
@@ -93,8 +95,34 @@ pub trait Host: Time {
     /// The buffers of jobs are registered with an ordinary link by this.
     fn connect(&self, disk: DiskId, link: Link) -> impl Future<Output = Result<(), Fault>>;
 
-    /// The whole of job memory, from its head page to its end.
+    /// The whole of job memory, from its head page to its end. While it is
+    /// empty, that is all the room there is; once adopted, the saved part.
     fn memory(&self) -> Region;
+
+    /// Pages of [`Host::memory`] whose content does not matter, in rising
+    /// order; jobs are parked.
+    fn free_pages(&self) -> Vec<Range<usize>>;
+
+    /// What a saved memory needs to find again: build, job memory, CPU. Of
+    /// [`firn_image::Machine::has_key`] nothing is asked.
+    fn machine(&self) -> firn_image::Machine;
+
+    /// Wall clock in nanoseconds since 1970, as good as it is known.
+    fn wall_clock(&self) -> u64;
+
+    /// Fresh random bytes.
+    fn salt(&self) -> [u8; 12];
+
+    /// Lends memory outside job memory to the image code: at least
+    /// [`firn_image::Store::MIN_SCRATCH`] pages, 8 MiB are good.
+    ///
+    /// # Errors
+    /// [`Fault::NoMemory`] when it is lent, or a disk still has it.
+    fn scratch(&self) -> Result<Region, Fault>;
+
+    /// Gives it back. If it is not `free`, `disk`'s backend still has some of
+    /// it: it may be lent again once that disk has been disconnected.
+    fn scratch_back(&self, disk: DiskId, free: bool);
 
     /// Takes what was loaded into job memory as this boot's jobs: checks the
     /// head page and the root, sets the clock so that it never goes back,
@@ -115,6 +143,9 @@ pub trait Host: Time {
     /// # Errors
     /// Which registration failed.
     fn bind(&self, disks: &[(DiskId, DiskId)]) -> Result<(), Fault>;
+
+    /// Told when an image is valid, just before the power goes off.
+    fn frozen(&self, report: &Report);
 
     /// Leaves the hypervisor and ends the machine. Returns only if that fails
     /// (a simulator returns `Ok` and is never polled again).
@@ -142,6 +173,8 @@ pub enum Then {
     PowerOff,
     /// Off and on again.
     Reboot,
+    /// Not at all: the image is taken back, and everything goes on.
+    Thaw,
 }
 
 /// One disk of the machine.

@@ -10,10 +10,20 @@
 
 extern crate alloc;
 
+mod boot;
+mod cold;
 mod fault;
+mod freeze;
 mod host;
+mod look;
+mod run;
 mod step;
+mod undo;
 
-pub use fault::Fault;
+pub use boot::{Boot, BootOptions, Choice, OnRefusal, Restored, boot};
+pub use cold::cold;
+pub use fault::{Failure, Fault, Standing, Trouble};
+pub use freeze::{Freeze, FreezeOptions, Frozen, Level, Report, check, freeze};
 pub use host::{Disk, Host, Link, Then};
+pub use run::Limits;
 pub use step::Step;

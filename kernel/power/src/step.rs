@@ -26,6 +26,8 @@ pub enum Step {
     Disconnect,
     /// Connect the image disk for the image only (F7, R5).
     ConnectImage,
+    /// See again that the image fits, and take all memory for writing it.
+    Plan,
     /// Write the memory (F8).
     WriteChunks,
     /// Write the table of chunks (F9).
@@ -38,8 +40,6 @@ pub enum Step {
     FlushHeader,
     /// Read the header back and compare (F13).
     ReadBack,
-    /// Read the whole image back and check it, without placing it.
-    Verify,
     /// Disconnect the image disk in good order.
     DisconnectImage,
     /// Leave the hypervisor and switch off (F14).
@@ -85,13 +85,13 @@ impl Step {
         Self::Identify,
         Self::Disconnect,
         Self::ConnectImage,
+        Self::Plan,
         Self::WriteChunks,
         Self::WriteTable,
         Self::FlushImage,
         Self::WriteHeader,
         Self::FlushHeader,
         Self::ReadBack,
-        Self::Verify,
         Self::DisconnectImage,
         Self::PowerOff,
         Self::Void,
@@ -123,13 +123,13 @@ impl Step {
             Self::Identify => "identify",
             Self::Disconnect => "disconnect",
             Self::ConnectImage => "connect-image",
+            Self::Plan => "plan",
             Self::WriteChunks => "write-chunks",
             Self::WriteTable => "write-table",
             Self::FlushImage => "flush-image",
             Self::WriteHeader => "write-header",
             Self::FlushHeader => "flush-header",
             Self::ReadBack => "read-back",
-            Self::Verify => "verify",
             Self::DisconnectImage => "disconnect-image",
             Self::PowerOff => "power-off",
             Self::Void => "void",

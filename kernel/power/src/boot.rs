@@ -1,0 +1,334 @@
+//! What a boot does before anything else: restore (R1 to R11), stay shut, or
+//! go on cold.
+
+use crate::look::{Place, is_connected};
+use crate::run::{Limits, Run};
+use crate::{Fault, Host, Link, Step, Trouble, cold};
+use alloc::vec::Vec;
+use firn_block::DiskId;
+use firn_image::{
+    Binding, Damage, Generation, Header, Key, Loaded, Machine, Refusal, SlotId, Table, Verdict,
+};
+
+/// Which image to restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Choice {
+    /// The only one there is.
+    #[default]
+    Auto,
+    /// None; should there be one all the same, that is a refusal.
+    None,
+    /// The one on this disk; others are given up.
+    On(DiskId),
+}
+
+/// What to do when there is an image and it cannot be restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnRefusal {
+    /// Change nothing, keep every gate shut: somebody will decide.
+    #[default]
+    Shell,
+    /// Give it up and go on.
+    Cold,
+}
+
+/// How to boot.
+#[derive(Clone, Debug, Default)]
+pub struct BootOptions {
+    /// Which image.
+    pub image: Choice,
+    /// What if it is refused.
+    pub on_refusal: OnRefusal,
+    /// The key of sealed images.
+    pub key: Option<Key>,
+    /// How many restores of one image may be begun; no limit if `None`.
+    pub most_attempts: Option<u32>,
+    /// How long each step may take.
+    pub limits: Limits,
+}
+
+/// A memory that goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// Where it came from.
+    pub image: DiskId,
+    /// Which one.
+    pub generation: Generation,
+    /// Restores that were begun, with this one.
+    pub attempts: u32,
+    /// What was read.
+    pub loaded: Loaded,
+    /// Where the jobs' disks are now.
+    pub disks: Vec<Binding>,
+    /// What did not work after the image was consumed: it goes on without.
+    pub left: Vec<Trouble>,
+}
+
+/// How a boot begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// No image. Gates are open. What was given up comes with it.
+    Cold(Vec<(DiskId, Generation)>),
+    /// Jobs of an image go on. Gates are open.
+    Restored(Restored),
+    /// There is something to decide. Every image is as it was, job memory is
+    /// empty, gates are shut; [`cold`] opens them.
+    Refused(Trouble),
+}
+
+/// Looks for an image and restores it. Every gate is shut and job memory is
+/// empty when this is called.
+pub async fn boot<H: Host>(host: &H, options: &BootOptions) -> Boot {
+    let run = Run {
+        host,
+        limits: options.limits,
+    };
+    let refused = match begin(&run, options).await {
+        Ok(boot) => return boot,
+        Err(trouble) => trouble,
+    };
+    match options.on_refusal {
+        OnRefusal::Shell => Boot::Refused(refused),
+        OnRefusal::Cold => match cold(host, options.limits).await {
+            Ok(gone) => Boot::Cold(gone),
+            Err(trouble) => Boot::Refused(trouble),
+        },
+    }
+}
+
+async fn begin<H: Host>(run: &Run<'_, H>, options: &BootOptions) -> Result<Boot, Trouble> {
+    let (places, unread) = run.look_at_all().await;
+    // A disk that cannot be read may hold an image.
+    if let Some(trouble) = unread.into_iter().next() {
+        return Err(trouble);
+    }
+    let asking: Vec<Place> = places.into_iter().filter(Place::asks).collect();
+    let Some(place) = choose(&asking, options.image)? else {
+        open_all(run)?;
+        return Ok(Boot::Cold(Vec::new()));
+    };
+    let others = asking.iter().filter(|other| other.disk != place.disk);
+    let restored = restore(run, options, &place, others).await?;
+    Ok(Boot::Restored(restored))
+}
+
+/// Opens every gate, and lets jobs run.
+pub(crate) fn open_all<H: Host>(run: &Run<'_, H>) -> Result<(), Trouble> {
+    for disk in run.host.disks().iter().filter(|disk| is_connected(disk)) {
+        run.at_once(Step::Open, Some(disk.id), || run.host.open(disk.id))?;
+    }
+    run.at_once(Step::Unpark, None, || run.host.unpark())
+}
+
+/// The image to restore, of those disks that ask for a decision.
+fn choose(asking: &[Place], choice: Choice) -> Result<Option<Place>, Trouble> {
+    let no = |disk, fault| {
+        let step = Step::Look;
+        Err(Trouble { step, disk, fault })
+    };
+    match (choice, asking) {
+        (_, []) => Ok(None),
+        (Choice::Auto, [one]) => Ok(Some(*one)),
+        (Choice::Auto, all) => {
+            let disks = all.iter().map(|place| place.disk).collect();
+            no(None, Fault::Several(disks))
+        }
+        (Choice::None, [first, ..]) => no(Some(first.disk), Fault::NotWanted),
+        (Choice::On(disk), all) => match all.iter().find(|place| place.disk == disk) {
+            Some(place) => Ok(Some(*place)),
+            None => no(Some(all[0].disk), Fault::NotWanted),
+        },
+    }
+}
+
+/// What is valid in a place.
+fn valid(place: &Place) -> Result<(Header, SlotId), Fault> {
+    match place.slots.verdict() {
+        Verdict::Valid(header, slot) => Ok((header, slot)),
+        Verdict::Damaged(damage) => Err(Fault::Refusal(Refusal::Damaged(damage))),
+        Verdict::Version(_) => Err(Fault::Refusal(Refusal::Damaged(Damage::Table(
+            "of another format",
+        )))),
+        Verdict::Blank | Verdict::Foreign | Verdict::Ended(..) => {
+            Err(Fault::NoImageDisk { found: 0 })
+        }
+    }
+}
+
+async fn restore<'a, H: Host>(
+    run: &Run<'_, H>,
+    options: &BootOptions,
+    place: &Place,
+    others: impl Iterator<Item = &'a Place>,
+) -> Result<Restored, Trouble> {
+    let disk = place.disk;
+    let (table, bindings, attempts) = accept(run, options, place).await?;
+    let loaded = match load(run, disk, &table, &bindings).await {
+        Ok(loaded) => loaded,
+        Err(trouble) => return Err(give_up(run, disk, trouble).await),
+    };
+    if let Err(trouble) = use_up(run, disk, &table, others).await {
+        return Err(give_up(run, disk, trouble).await);
+    }
+    // From here on there is no way back, and none is needed.
+    let left = go_on(run, disk, &table).await;
+    Ok(Restored {
+        image: disk,
+        generation: table.header().generation,
+        attempts,
+        loaded,
+        disks: bindings,
+        left,
+    })
+}
+
+/// R3 and R4: everything that can be known before a byte is loaded.
+async fn accept<H: Host>(
+    run: &Run<'_, H>,
+    options: &BootOptions,
+    place: &Place,
+) -> Result<(Table, Vec<Binding>, u32), Trouble> {
+    let (disk, host) = (place.disk, run.host);
+    let machine = Machine {
+        has_key: options.key.is_some(),
+        ..host.machine()
+    };
+    run.at_once(Step::Compare, Some(disk), || {
+        let (header, _) = valid(place)?;
+        if options
+            .most_attempts
+            .is_some_and(|most| header.attempts >= most)
+        {
+            return Err(Fault::Attempts(header.attempts));
+        }
+        firn_image::check(&header, &machine).map_err(Fault::Refusal)
+    })?;
+    let mut store = run.at_once(Step::Compare, Some(disk), || run.open(disk))?;
+    let read = store.read_table(place.area, &place.slots, options.key.as_ref());
+    let table = run.image(Step::Compare, disk, read).await;
+    run.close(disk, store);
+    let table = table.map_err(damaged)?;
+    let present = run.present(table.disks()).await;
+    let bindings = run.at_once(Step::Compare, Some(disk), || {
+        Ok(firn_image::bind(table.disks(), &present)?)
+    })?;
+    let mut store = run.at_once(Step::Attempt, Some(disk), || run.open(disk))?;
+    let counted = run.image(Step::Attempt, disk, store.attempt(&table)).await;
+    run.close(disk, store);
+    Ok((table, bindings, counted?))
+}
+
+/// Damage is a refusal, with a hint of its own.
+fn damaged(trouble: Trouble) -> Trouble {
+    match trouble.fault {
+        Fault::Image(firn_image::Error::Damaged(damage)) => Trouble {
+            fault: Fault::Refusal(Refusal::Damaged(damage)),
+            ..trouble
+        },
+        _ => trouble,
+    }
+}
+
+/// R5 to R8: the whole memory, verified, adopted, bound; nothing runs yet.
+async fn load<H: Host>(
+    run: &Run<'_, H>,
+    disk: DiskId,
+    table: &Table,
+    bindings: &[Binding],
+) -> Result<Loaded, Trouble> {
+    let host = run.host;
+    run.within(Step::DisconnectImage, Some(disk), host.disconnect(disk))
+        .await?;
+    let connected = host.connect(disk, Link::Image);
+    run.within(Step::ConnectImage, Some(disk), connected)
+        .await?;
+    let mut store = run.at_once(Step::Load, Some(disk), || run.open(disk))?;
+    let memory = host.memory();
+    let pages = usize::try_from(table.header().heap.bytes).unwrap_or(usize::MAX) / firn_block::PAGE;
+    let loaded = run.image(Step::Load, disk, async {
+        match pages <= memory.page_count() {
+            true => store.load(table, &memory.pages(0, pages)).await,
+            false => Err(firn_image::Error::Memory("the image is larger")),
+        }
+    });
+    let loaded = loaded.await;
+    run.close(disk, store);
+    let loaded = loaded.map_err(damaged)?;
+    run.at_once(Step::Adopt, None, || host.adopt())?;
+    let pairs: Vec<_> = bindings.iter().map(|b| (b.saved, b.present)).collect();
+    run.at_once(Step::Bind, None, || host.bind(&pairs))?;
+    Ok(loaded)
+}
+
+/// R9: other images are given up, then this one is consumed. Nobody outside
+/// has seen anything before, and nothing goes on before it is durable.
+async fn use_up<'a, H: Host>(
+    run: &Run<'_, H>,
+    disk: DiskId,
+    table: &Table,
+    others: impl Iterator<Item = &'a Place>,
+) -> Result<(), Trouble> {
+    for other in others {
+        run.abandon(Step::Retire, other).await?;
+    }
+    let step = Step::Consume;
+    let mut store = run.at_once(step, Some(disk), || run.open(disk))?;
+    let consumed = run.image(step, disk, store.consume(table)).await;
+    run.close(disk, store);
+    if consumed.is_ok() {
+        return Ok(());
+    }
+    // The connection may be what is wrong, and the memory is still here.
+    let closed = run.host.disconnect(disk);
+    run.within(Step::DisconnectImage, Some(disk), closed)
+        .await?;
+    let connected = run.host.connect(disk, Link::Image);
+    run.within(Step::ConnectImage, Some(disk), connected)
+        .await?;
+    let mut store = run.at_once(step, Some(disk), || run.open(disk))?;
+    let consumed = run.image(step, disk, store.consume(table)).await;
+    run.close(disk, store);
+    consumed
+}
+
+/// R9 to R11, after CONSUMED: what fails is noted, and the rest goes on.
+async fn go_on<H: Host>(run: &Run<'_, H>, disk: DiskId, table: &Table) -> Vec<Trouble> {
+    let mut left = Vec::new();
+    left.extend(retire(run, disk, table).await.err());
+    left.extend(reconnect(run, disk).await.err());
+    for disk in run.host.disks().iter().filter(|disk| is_connected(disk)) {
+        let opened = run.at_once(Step::Open, Some(disk.id), || run.host.open(disk.id));
+        left.extend(opened.err());
+    }
+    let unparked = run.at_once(Step::Unpark, None, || run.host.unpark());
+    left.extend(unparked.err());
+    left
+}
+
+async fn retire<H: Host>(run: &Run<'_, H>, disk: DiskId, table: &Table) -> Result<(), Trouble> {
+    let mut store = run.at_once(Step::Retire, Some(disk), || run.open(disk))?;
+    let retired = run.image(Step::Retire, disk, store.retire(table)).await;
+    run.close(disk, store);
+    retired
+}
+
+/// The image disk becomes an ordinary one again.
+async fn reconnect<H: Host>(run: &Run<'_, H>, disk: DiskId) -> Result<(), Trouble> {
+    let closed = run.host.disconnect(disk);
+    let closed = run.within(Step::DisconnectImage, Some(disk), closed).await;
+    let connected = run.host.connect(disk, Link::Ordinary);
+    let connected = run.within(Step::Reconnect, Some(disk), connected).await;
+    closed.and(connected)
+}
+
+/// A restore that failed: job memory is empty again, the image disk as it was
+/// found. Returns what it failed for; what cannot be brought back is logged.
+async fn give_up<H: Host>(run: &Run<'_, H>, disk: DiskId, trouble: Trouble) -> Trouble {
+    // Only when the backend holds none of it any more may it be used again.
+    let back = reconnect(run, disk).await;
+    run.host.empty();
+    if let Err(also) = back {
+        log::warn!("{also}");
+    }
+    trouble
+}

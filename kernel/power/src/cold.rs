@@ -1,0 +1,43 @@
+//! Going on without an image: it is given up first, durably.
+
+use crate::boot::open_all;
+use crate::look::Place;
+use crate::run::Run;
+use crate::{Host, Limits, Step, Trouble};
+use alloc::vec::Vec;
+use firn_block::DiskId;
+use firn_image::Generation;
+
+/// Gives up every image that this machine could restore, and everything that
+/// might be one, durably; then opens the gates and lets jobs run. Returns what
+/// was given up.
+///
+/// # Errors
+/// [`Trouble`]: gates stay shut, and what is not yet given up may be restored.
+pub async fn cold<H: Host>(host: &H, limits: Limits) -> Result<Vec<(DiskId, Generation)>, Trouble> {
+    let run = Run { host, limits };
+    host.empty();
+    let (places, unread) = run.look_at_all().await;
+    // Whoever cannot be read may hold an image, and stays a reason to wait.
+    if let Some(trouble) = unread.into_iter().next() {
+        return Err(trouble);
+    }
+    let mut gone = Vec::new();
+    for place in places.iter().filter(|place| place.asks()) {
+        gone.push((place.disk, run.abandon(Step::Abandon, place).await?));
+    }
+    open_all(&run)?;
+    Ok(gone)
+}
+
+impl<H: Host> Run<'_, H> {
+    /// Gives up what is on one disk, durably.
+    pub(crate) async fn abandon(&self, step: Step, place: &Place) -> Result<Generation, Trouble> {
+        let disk = place.disk;
+        let mut store = self.at_once(step, Some(disk), || self.open(disk))?;
+        let given_up = store.abandon(place.area, &place.slots);
+        let generation = self.image(step, disk, given_up).await;
+        self.close(disk, store);
+        generation
+    }
+}

@@ -1,0 +1,132 @@
+//! Looking at disks: is there an image, what are they?
+
+use crate::run::Run;
+use crate::{Disk, Fault, Host, Step, Trouble};
+use alloc::vec::Vec;
+use firn_block::DiskId;
+use firn_block::gate::Lifecycle;
+use firn_image::{Area, DiskIdentity, PresentDisk, SavedDisk, Slots, Store, Verdict};
+
+/// A disk that may hold an image.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) disk: DiskId,
+    pub(crate) area: Area,
+    pub(crate) slots: Slots,
+}
+
+impl Place {
+    /// Whether this boot has to decide something before anything is written.
+    pub(crate) fn asks(&self) -> bool {
+        matches!(
+            self.slots.verdict(),
+            Verdict::Valid(..) | Verdict::Damaged(_) | Verdict::Version(_)
+        )
+    }
+}
+
+/// Whether a disk answers.
+pub(crate) fn is_connected(disk: &Disk) -> bool {
+    disk.state == Lifecycle::Live && disk.info.is_some()
+}
+
+impl<H: Host> Run<'_, H> {
+    /// Reads the headers of one disk; `None` where there is no place for any.
+    pub(crate) async fn look(&self, step: Step, disk: DiskId) -> Result<Option<Place>, Trouble> {
+        let mut store = self.at_once(step, Some(disk), || self.open(disk))?;
+        let found = self.image(step, disk, look_at(disk, &mut store)).await;
+        self.close(disk, store);
+        found
+    }
+
+    /// Reads the headers of all disks. Those that cannot be read come beside.
+    pub(crate) async fn look_at_all(&self) -> (Vec<Place>, Vec<Trouble>) {
+        let (mut places, mut unread) = (Vec::new(), Vec::new());
+        for disk in self.host.disks().iter().filter(|disk| is_connected(disk)) {
+            match self.look(Step::Look, disk.id).await {
+                Ok(place) => places.extend(place),
+                Err(trouble) => unread.push(trouble),
+            }
+        }
+        (places, unread)
+    }
+
+    /// What a disk is known by.
+    pub(crate) async fn identify(&self, disk: &Disk) -> Result<SavedDisk, Trouble> {
+        let step = Step::Identify;
+        let id = disk.id;
+        let info = disk.info.as_ref().ok_or(Trouble {
+            step,
+            disk: Some(id),
+            fault: Fault::Gone,
+        })?;
+        let mut store = self.at_once(step, Some(id), || self.open(id))?;
+        let identity = self.image(step, id, store.identify(info.capacity)).await;
+        self.close(id, store);
+        Ok(SavedDisk {
+            id,
+            capacity: info.capacity,
+            logical_block: info.logical_block,
+            read_only: info.read_only,
+            identity: identity?,
+        })
+    }
+
+    /// What this boot's disks are known by, beside each of the saved ones. A
+    /// disk that cannot be read is none of them.
+    pub(crate) async fn present(&self, saved: &[SavedDisk]) -> Vec<PresentDisk> {
+        let mut present = Vec::new();
+        for disk in self.host.disks().iter().filter(|disk| is_connected(disk)) {
+            let Some(info) = &disk.info else {
+                continue;
+            };
+            self.host.enter(Step::Compare, Some(disk.id));
+            let mut one = PresentDisk {
+                id: disk.id,
+                capacity: info.capacity,
+                logical_block: info.logical_block,
+                read_only: info.read_only,
+                guid: None,
+                prints: Vec::new(),
+            };
+            if let Ok(mut store) = self.open(disk.id) {
+                compare(&mut store, saved, &mut one).await;
+                self.close(disk.id, store);
+            }
+            present.push(one);
+        }
+        present
+    }
+}
+
+async fn look_at<D: firn_image::Device>(
+    disk: DiskId,
+    store: &mut Store<D>,
+) -> Result<Option<Place>, firn_image::Error> {
+    let Some(area) = store.area().await? else {
+        return Ok(None);
+    };
+    let slots = store.look(area).await?;
+    Ok(Some(Place { disk, area, slots }))
+}
+
+async fn compare<D: firn_image::Device>(
+    store: &mut Store<D>,
+    saved: &[SavedDisk],
+    one: &mut PresentDisk,
+) {
+    for disk in saved {
+        // A smaller disk is compared by what it has: a disk that shrank is to
+        // be called so, not missing.
+        let capacity = disk.capacity.min(one.capacity);
+        let print = match store.identify(capacity).await {
+            Ok(DiskIdentity::Guid(guid)) => {
+                one.guid = Some(guid);
+                None
+            }
+            Ok(DiskIdentity::Print(print)) => Some(print).filter(|_| disk.capacity <= one.capacity),
+            Err(_) => None,
+        };
+        one.prints.push(print);
+    }
+}
