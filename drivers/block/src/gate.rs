@@ -3,12 +3,30 @@
 use core::fmt;
 
 /// Where a disk is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// There are two ways to stop, with opposite rules. A *freeze* lets everything
+/// in flight complete, disconnects, and connects anew later: nothing is in
+/// flight between. A *suspend* leaves requests in flight, because the host takes
+/// the memory as it is, and issues them again on the host's other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lifecycle {
     /// The handshake with the host is under way.
     Connecting,
     /// Requests are accepted.
     Live,
+    /// Connected, and shut to jobs: what they have in flight completes, and the
+    /// kernel's own requests (a flush, an image) are still carried out.
+    Freezing,
+    /// Disconnected on purpose, with nothing in flight.
+    Frozen,
+    /// The handshake after a freeze is under way.
+    Thawing,
+    /// The host is about to change, or has changed: what is in flight waits,
+    /// and new requests wait behind it.
+    Suspended,
+    /// The handshake with the new host is under way; after it what was in flight
+    /// is issued again.
+    Reissuing,
     /// The host asked to end: what is in flight ends, nothing new is accepted.
     Closing,
     /// Closed in good order, or unplugged; may connect again.
@@ -17,27 +35,95 @@ pub enum Lifecycle {
     Failed,
 }
 
+/// What a disk does with a request that comes now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is carried out.
+    Accept,
+    /// It is accepted and carried out once the disk is live again.
+    Queue,
+    /// It is given back.
+    Refuse,
+}
+
 impl Lifecycle {
     /// Every state, for tests and tables.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 10] = [
         Self::Connecting,
         Self::Live,
+        Self::Freezing,
+        Self::Frozen,
+        Self::Thawing,
+        Self::Suspended,
+        Self::Reissuing,
         Self::Closing,
         Self::Closed,
         Self::Failed,
     ];
 
+    /// Where a disk may go from here: the whole table.
+    #[must_use]
+    pub const fn next(self) -> &'static [Self] {
+        use Lifecycle::{
+            Closed, Closing, Connecting, Failed, Freezing, Frozen, Live, Reissuing, Suspended,
+            Thawing,
+        };
+        match self {
+            Connecting => &[Live, Closing, Closed, Failed],
+            Live => &[Freezing, Suspended, Closing, Closed, Failed],
+            // Live: the freeze was called off before the disconnect. Closing,
+            // Closed: the host left meanwhile, or did not leave in time.
+            Freezing => &[Live, Frozen, Closing, Closed, Failed],
+            Frozen => &[Thawing, Closed],
+            // Freezing: connected for the kernel alone. Frozen: the handshake
+            // failed and may be tried again.
+            Thawing => &[Live, Freezing, Frozen, Closed, Failed],
+            // Live, Closing: the suspend was cancelled.
+            Suspended => &[Live, Closing, Reissuing, Failed],
+            Reissuing => &[Live, Suspended, Closed, Failed],
+            Closing => &[Suspended, Closed, Failed],
+            Closed => &[Connecting],
+            Failed => &[],
+        }
+    }
+
     /// Whether a disk may go from `self` to `next`.
     #[must_use]
-    pub const fn may_become(self, next: Self) -> bool {
-        use Lifecycle::{Closed, Closing, Connecting, Failed, Live};
-        matches!(
-            (self, next),
-            (Connecting, Live | Closing | Closed | Failed)
-                | (Live, Closing | Closed | Failed)
-                | (Closing, Closed | Failed)
-                | (Closed, Connecting)
-        )
+    pub fn may_become(self, next: Self) -> bool {
+        self.next().contains(&next)
+    }
+
+    /// What becomes of a job's request in this state.
+    #[must_use]
+    pub const fn admits(self) -> Admission {
+        match self {
+            Self::Live => Admission::Accept,
+            Self::Suspended | Self::Reissuing => Admission::Queue,
+            Self::Connecting
+            | Self::Freezing
+            | Self::Frozen
+            | Self::Thawing
+            | Self::Closing
+            | Self::Closed
+            | Self::Failed => Admission::Refuse,
+        }
+    }
+
+    /// What becomes of a request of the kernel's own: a flush before a
+    /// disconnect, the image.
+    #[must_use]
+    pub const fn admits_kernel(self) -> Admission {
+        match self {
+            Self::Live | Self::Freezing => Admission::Accept,
+            _ => Admission::Refuse,
+        }
+    }
+
+    /// Whether the ring belongs to the host that the disk is connected to:
+    /// then responses are taken from it and pieces put on it.
+    #[must_use]
+    pub const fn uses_ring(self) -> bool {
+        matches!(self, Self::Live | Self::Freezing | Self::Closing)
     }
 }
 
@@ -46,6 +132,11 @@ impl fmt::Display for Lifecycle {
         f.write_str(match self {
             Self::Connecting => "connecting",
             Self::Live => "live",
+            Self::Freezing => "freezing",
+            Self::Frozen => "frozen",
+            Self::Thawing => "thawing",
+            Self::Suspended => "suspended",
+            Self::Reissuing => "reissuing",
             Self::Closing => "closing",
             Self::Closed => "closed",
             Self::Failed => "failed",
@@ -83,10 +174,10 @@ impl Gate {
         self.state
     }
 
-    /// Whether requests are accepted.
+    /// Whether requests are accepted and carried out.
     #[must_use]
     pub const fn is_open(&self) -> bool {
-        matches!(self.state, Lifecycle::Live)
+        matches!(self.state.admits(), Admission::Accept)
     }
 
     /// Takes one step along the table.
@@ -113,14 +204,31 @@ impl Default for Gate {
 
 #[cfg(test)]
 mod tests {
+    use super::Lifecycle::*;
     use super::*;
+    use alloc::collections::BTreeSet;
+
+    /// Every state that can be reached from `from` without `without`.
+    fn reachable(from: Lifecycle, without: &[Lifecycle]) -> BTreeSet<Lifecycle> {
+        let mut seen = BTreeSet::from([from]);
+        loop {
+            let before = seen.len();
+            for state in seen.clone() {
+                let next = state.next().iter();
+                seen.extend(next.filter(|state| !without.contains(state)));
+            }
+            if seen.len() == before {
+                return seen;
+            }
+        }
+    }
 
     #[test]
     fn only_live_is_open_and_failed_is_final() {
         for state in Lifecycle::ALL {
             let gate = Gate { state };
-            assert_eq!(gate.is_open(), state == Lifecycle::Live);
-            assert!(!Lifecycle::Failed.may_become(state));
+            assert_eq!(gate.is_open(), state == Live);
+            assert!(!Failed.may_become(state));
             assert!(!state.may_become(state), "{state} is no step from itself");
         }
     }
@@ -128,11 +236,47 @@ mod tests {
     #[test]
     fn a_wrong_step_changes_nothing() {
         let mut gate = Gate::new();
-        gate.step(Lifecycle::Live).expect("first connection");
-        gate.step(Lifecycle::Connecting)
-            .expect_err("live is connected");
-        assert_eq!(gate.state(), Lifecycle::Live);
-        gate.step(Lifecycle::Closing).expect("the host may close");
+        gate.step(Live).expect("first connection");
+        gate.step(Connecting).expect_err("live is connected");
+        assert_eq!(gate.state(), Live);
+        gate.step(Closing).expect("the host may close");
         assert!(!gate.is_open());
+    }
+
+    #[test]
+    fn every_state_is_reached_and_only_failed_is_never_left() {
+        let all = BTreeSet::from(Lifecycle::ALL);
+        assert_eq!(reachable(Connecting, &[]), all);
+        for state in Lifecycle::ALL.into_iter().filter(|state| *state != Failed) {
+            assert!(reachable(state, &[]).contains(&Live), "{state}");
+        }
+    }
+
+    #[test]
+    fn a_frozen_disk_opens_only_by_a_new_handshake() {
+        for shut in [Frozen, Closed] {
+            assert!(!shut.may_become(Live));
+        }
+        let lost = reachable(Frozen, &[Thawing, Connecting]);
+        assert!(!lost.contains(&Live), "{lost:?}");
+        let lost = reachable(Suspended, &[Live, Closing]);
+        assert!(lost.contains(&Reissuing), "{lost:?}");
+    }
+
+    #[test]
+    fn a_freeze_refuses_what_is_late_and_a_suspend_queues_it() {
+        for state in Lifecycle::ALL {
+            let expected = match state {
+                Live => Admission::Accept,
+                Suspended | Reissuing => Admission::Queue,
+                _ => Admission::Refuse,
+            };
+            assert_eq!(state.admits(), expected, "{state}");
+            // The kernel's requests need a ring, and one that will answer.
+            if state.admits_kernel() == Admission::Accept {
+                assert!(state.uses_ring(), "{state}");
+            }
+        }
+        assert!(!Suspended.uses_ring() && !Reissuing.uses_ring());
     }
 }

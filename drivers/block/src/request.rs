@@ -89,6 +89,20 @@ impl Buffer {
         self.index
     }
 
+    /// A handle to some of the pages, to be used beside this one: so that many
+    /// requests can carry parts of one large registration. Costs nothing. Which
+    /// part is in flight is then the caller's to know.
+    ///
+    /// # Panics
+    /// When the pages are not all inside.
+    #[must_use]
+    pub fn part(&self, first: usize, pages: usize) -> Self {
+        Self {
+            region: self.region.pages(first, pages),
+            ..*self
+        }
+    }
+
     /// Gives the memory up; for the queue that unregisters it.
     #[must_use]
     pub fn into_region(self) -> Region {
@@ -195,6 +209,9 @@ pub enum IoError {
     /// The host broke the protocol and the device was failed; the text names
     /// the rule.
     DeviceFailed(&'static str),
+    /// The disk came back different while the request was in flight, and can
+    /// not carry it out any more. A part of it may have been carried out before.
+    DiskChanged(Why),
 }
 
 impl fmt::Display for IoError {
@@ -204,6 +221,7 @@ impl fmt::Display for IoError {
             Self::NotSupported => f.write_str("the host does not support the operation"),
             Self::Gone => f.write_str("the disk is gone"),
             Self::DeviceFailed(rule) => write!(f, "the device failed: {rule}"),
+            Self::DiskChanged(why) => write!(f, "the disk changed under the request: {why}"),
         }
     }
 }

@@ -8,10 +8,10 @@
 
 use crate::hal::{Fixed, Hal};
 use crate::hypercall::Hypercall;
-use crate::wire::DomId;
 use crate::wire::errno::Errno;
 use crate::wire::event_channel::{AllocUnbound, BindVirq, Close, PORTS_2L, Port};
 use crate::wire::memory::{AddToPhysmap, SPACE_SHARED_INFO};
+use crate::wire::{DomId, Gfn};
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
@@ -66,26 +66,41 @@ impl Events {
     /// # Errors
     /// [`EventError`] when the page cannot be mapped.
     pub fn new(hal: &impl Hal) -> Result<Self, EventError> {
-        let frame = hal.fixed(Fixed::SharedInfo).first;
-        let map = AddToPhysmap {
-            domid: DomId::SELF.0,
-            size: 0,
-            space: SPACE_SHARED_INFO,
-            idx: 0,
-            gpfn: frame.0,
-        };
-        hal.hypercall(Hypercall::AddToPhysmap(&map))
-            .map_err(EventError::SharedInfo)?;
+        let frame = place_shared_info(hal)?;
         let info = hal.map_frames(frame, 1).ok_or(EventError::Unreachable)?;
-        for word in 0..WORDS {
-            info.atomic_u64(MASK + 8 * word).store(u64::MAX, SeqCst);
-        }
-        Ok(Self {
+        let events = Self {
             info,
             fired: [const { Cell::new(0) }; WORDS],
             signals: RefCell::new(BTreeMap::new()),
             scans: Cell::new(0),
-        })
+        };
+        events.mask_all();
+        Ok(events)
+    }
+
+    /// Takes up the event channels of a new host: none is ours yet, and whoever
+    /// waits for one of the old host's is woken to look around.
+    ///
+    /// # Errors
+    /// [`EventError`] when the shared info page cannot be mapped.
+    pub fn resume(&self, hal: &impl Hal) -> Result<(), EventError> {
+        place_shared_info(hal)?;
+        self.mask_all();
+        for fired in &self.fired {
+            fired.set(0);
+        }
+        let stale = core::mem::take(&mut *self.signals.borrow_mut());
+        for signal in stale.values() {
+            signal.notify();
+        }
+        Ok(())
+    }
+
+    fn mask_all(&self) {
+        for word in 0..WORDS {
+            let mask = self.info.atomic_u64(MASK + 8 * word);
+            mask.store(u64::MAX, SeqCst);
+        }
     }
 
     /// The shared info page: the clock lives there too.
@@ -239,6 +254,21 @@ impl Events {
         let (word, bit) = place(port);
         self.info.atomic_u64(MASK + 8 * word).load(Relaxed) & bit != 0
     }
+}
+
+/// Has Xen put the shared info page at the frame set aside for it.
+fn place_shared_info(hal: &impl Hal) -> Result<Gfn, EventError> {
+    let frame = hal.fixed(Fixed::SharedInfo).first;
+    let map = AddToPhysmap {
+        domid: DomId::SELF.0,
+        size: 0,
+        space: SPACE_SHARED_INFO,
+        idx: 0,
+        gpfn: frame.0,
+    };
+    hal.hypercall(Hypercall::AddToPhysmap(&map))
+        .map_err(EventError::SharedInfo)?;
+    Ok(frame)
 }
 
 /// Word and bit of a port; ports were checked when they were adopted.

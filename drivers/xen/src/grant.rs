@@ -15,7 +15,7 @@ use crate::wire::grant_table::{
 use crate::wire::memory::{AddToPhysmap, SPACE_GRANT_TABLE};
 use crate::wire::{DomId, Gfn};
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::time::Duration;
@@ -106,6 +106,7 @@ enum EntryState {
     Deferred,
 }
 
+#[derive(Default)]
 struct Table {
     entries: Vec<Entry>,
     free: Vec<u32>,
@@ -117,7 +118,10 @@ struct Table {
 pub struct Grants {
     frames: Region,
     first: Gfn,
-    max_frames: u32,
+    /// Frames that there is room for.
+    room: u32,
+    /// Frames that this host allows.
+    max_frames: Cell<u32>,
     table: RefCell<Table>,
 }
 
@@ -128,45 +132,41 @@ impl Grants {
     /// [`GrantError`] when not even that can be had.
     pub fn new(hal: &impl Hal) -> Result<Self, GrantError> {
         let window = hal.fixed(Fixed::GrantTable);
-        let mut size = QuerySize {
-            dom: DomId::SELF.0,
-            pad: 0,
-            nr_frames: 0,
-            max_nr_frames: 0,
-            status: 0,
-            pad2: 0,
-        };
-        let answered = hal.hypercall(Hypercall::QueryGrants(&mut size)).is_ok();
-        // A hypervisor that does not say allows at least four frames.
-        let allowed = if answered && size.status == 0 {
-            size.max_nr_frames.max(1)
-        } else {
-            4
-        };
-        let max_frames = allowed.min(window.count);
         let frames = hal
-            .map_frames(window.first, max_frames as usize)
+            .map_frames(window.first, window.count as usize)
             .ok_or(GrantError::Unreachable)?;
         let grants = Self {
             frames,
             first: window.first,
-            max_frames,
-            table: RefCell::new(Table {
-                entries: Vec::new(),
-                free: Vec::new(),
-                deferred: Vec::new(),
-                retry_at: None,
-            }),
+            room: window.count,
+            max_frames: Cell::new(allowed_frames(hal).min(window.count)),
+            table: RefCell::default(),
         };
         grants.grow(hal)?;
         Ok(grants)
+    }
+
+    /// Takes up the table of a new host, in which no grant is in force. Every
+    /// reference of the old one's is void and must not be ended; pages that were
+    /// given up stay given up.
+    ///
+    /// # Errors
+    /// [`GrantError`] when not one frame can be had.
+    pub fn resume(&self, hal: &impl Hal) -> Result<(), GrantError> {
+        self.max_frames.set(allowed_frames(hal).min(self.room));
+        let old = core::mem::take(&mut *self.table.borrow_mut());
+        if !old.deferred.is_empty() {
+            let count = old.deferred.len();
+            log::info!("{count} grants that were never given back stayed on the old host");
+        }
+        self.grow(hal)
     }
 
     /// Doubles the table, highest frame first, so that Xen grows it once.
     fn grow(&self, hal: &impl Hal) -> Result<(), GrantError> {
         let mut table = self.table.borrow_mut();
         let have = u32::try_from(table.entries.len()).unwrap_or(u32::MAX) / ENTRIES_PER_FRAME;
-        let want = (have * 2).clamp(1, self.max_frames);
+        let want = (have * 2).clamp(1, self.max_frames.get());
         if want <= have {
             return Err(GrantError::Exhausted {
                 entries: have * ENTRIES_PER_FRAME,
@@ -360,6 +360,25 @@ impl Grants {
             });
         }
         live
+    }
+}
+
+/// How many frames Xen lets the table have.
+fn allowed_frames(hal: &impl Hal) -> u32 {
+    let mut size = QuerySize {
+        dom: DomId::SELF.0,
+        pad: 0,
+        nr_frames: 0,
+        max_nr_frames: 0,
+        status: 0,
+        pad2: 0,
+    };
+    let answered = hal.hypercall(Hypercall::QueryGrants(&mut size)).is_ok();
+    // A hypervisor that does not say allows at least four frames.
+    if answered && size.status == 0 {
+        size.max_nr_frames.max(1)
+    } else {
+        4
     }
 }
 

@@ -9,6 +9,7 @@ use crate::wire::DomId;
 use crate::wire::grant_table::GrantRef;
 use alloc::rc::Rc;
 use alloc::string::String;
+use core::cell::Cell;
 use core::fmt;
 use firn_block::shm::Region;
 use firn_task::{Instant, Time, Timers};
@@ -25,6 +26,7 @@ pub struct Xen<H: Hal> {
     pub timers: Timers,
     /// What happened last.
     pub trace: Trace,
+    generation: Cell<u32>,
 }
 
 /// The hypervisor's pages could not be set up.
@@ -61,7 +63,29 @@ impl<H: Hal> Xen<H> {
             grants,
             timers: Timers::new(),
             trace: Trace::new(),
+            generation: Cell::new(0),
         }))
+    }
+
+    /// Counts the hosts that this domain has lived on: event channels, grants
+    /// and backends belong to one of them.
+    #[must_use]
+    pub const fn generation(&self) -> u32 {
+        self.generation.get()
+    }
+
+    /// Takes up life on a new host, after a suspend that was not cancelled: the
+    /// hypervisor's pages are mapped again, no event channel exists but the
+    /// toolstack's, and no grant is in force. Everything that the drivers had of
+    /// either is void; each takes up its own part after this.
+    ///
+    /// # Errors
+    /// [`SetupError`]: the machine cannot go on.
+    pub fn resume(&self) -> Result<(), SetupError> {
+        self.generation.set(self.generation.get().wrapping_add(1));
+        let events = self.events.resume(&self.hal);
+        events.map_err(SetupError::Events)?;
+        self.grants.resume(&self.hal).map_err(SetupError::Grants)
     }
 
     /// Xen's version, as `4.20.0`-like text.

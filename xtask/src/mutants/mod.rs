@@ -102,8 +102,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant(
         "a request is sent while the gate is shut",
         SUBMIT,
-        "if !self.gate.is_open() {",
-        "if false {",
+        "Admission::Refuse => Err(Why::NotLive(state)),",
+        "Admission::Refuse => Ok(()),",
     ),
     mutant(
         "a storm of events is borne for ever",

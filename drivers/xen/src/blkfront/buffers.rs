@@ -8,15 +8,18 @@ use crate::wire::DomId;
 use crate::wire::grant_table::GrantRef;
 use alloc::vec::Vec;
 use firn_block::shm::Region;
-use firn_block::{Buffer, RegisterError, Unregistered};
+use firn_block::{Buffer, PAGE, RegisterError, Unregistered};
 
 /// What these grants are for, as `grants` shows it.
 const PURPOSE: &str = "blk buffer";
 
 struct Registered {
     memory: Region,
-    /// One per page with persistent grants, else empty.
+    /// One per page, from the first on, with persistent grants; else empty, or
+    /// those that an earlier connection's backend would not let go.
     grants: Vec<GrantRef>,
+    /// Whom they let in.
+    granted_to: DomId,
     /// Some page is still mapped by a backend that is gone: never used again.
     quarantined: bool,
     /// Its owner gave it back while the backend had it mapped.
@@ -37,10 +40,11 @@ impl Buffers {
         }
     }
 
-    /// Whether a buffer is one of these and may carry data.
+    /// Whether a buffer is one of these, or a part of one, and may carry data.
     pub(super) fn owns(&self, buffer: &Buffer) -> bool {
-        self.find(buffer)
-            .is_some_and(|registered| !registered.quarantined)
+        self.find(buffer).is_some_and(|registered| {
+            !registered.quarantined && registered.page_of(buffer.region()).is_some()
+        })
     }
 
     /// Whether somebody still has a buffer that was registered here.
@@ -57,7 +61,12 @@ impl Buffers {
 
     /// The permanent grant of a page of a buffer, if there is one.
     pub(super) fn permanent(&self, buffer: &Buffer, page: usize) -> Option<GrantRef> {
-        self.find(buffer)?.grants.get(page).copied()
+        let registered = self.find(buffer)?;
+        if registered.grants.is_empty() {
+            return None;
+        }
+        let first = registered.page_of(buffer.region())?;
+        registered.grants.get(first + page).copied()
     }
 
     /// Registers memory, granting it to `persistent` if that is given.
@@ -67,20 +76,14 @@ impl Buffers {
         persistent: Option<DomId>,
         region: Region,
     ) -> Result<Buffer, RegisterError> {
-        let grants = match persistent.map(|domain| grant_all(xen, domain, &region)) {
-            None => Vec::new(),
-            Some(Ok(grants)) => grants,
-            Some(Err(_)) => {
-                let why = "no grant references left";
-                return Err(RegisterError { region, why });
-            }
-        };
-        let registered = Registered {
-            memory: region.alias(),
-            grants,
-            quarantined: false,
-            parked: false,
-        };
+        let mut registered = Registered::new(region.alias());
+        if let Some(domain) = persistent
+            && registered.complete_grants(xen, domain).is_err()
+        {
+            end_all(xen, &registered.grants);
+            let why = "no grant references left";
+            return Err(RegisterError { region, why });
+        }
         let free = self.slots.iter().position(Option::is_none);
         let index = free.unwrap_or(self.slots.len());
         if index == self.slots.len() {
@@ -132,11 +135,7 @@ impl Buffers {
         let index = self.slots.iter().rposition(fits)?;
         let registered = self.slots[index].as_mut()?;
         if let Some(domain) = persistent {
-            for page in registered.grants.len()..pages {
-                let memory = &registered.memory;
-                let grant = xen.grant_page(domain, memory, page, Access::ReadWrite, PURPOSE);
-                registered.grants.push(grant.ok()?);
-            }
+            registered.complete_grants(xen, domain).ok()?;
         }
         registered.parked = false;
         let index = u32::try_from(index).ok()?;
@@ -160,39 +159,84 @@ impl Buffers {
         }
     }
 
-    /// Grants every buffer to a new backend.
-    pub(super) fn grant_all_to<H: Hal>(
+    /// Takes back every permanent grant that the backend has let go of, in good
+    /// order: nothing is in flight. The others stay in force; one of them, and
+    /// how many there are.
+    pub(super) fn take_back<H: Hal>(&mut self, xen: &Xen<H>) -> Option<(GrantRef, usize)> {
+        let (mut stuck, mut count) = (None, 0);
+        for registered in self.slots.iter_mut().flatten() {
+            while let Some(grant) = registered.grants.last() {
+                if xen.grants.end(*grant).is_err() {
+                    stuck.get_or_insert(*grant);
+                    count += registered.grants.len();
+                    break;
+                }
+                registered.grants.pop();
+            }
+        }
+        stuck.map(|grant| (grant, count))
+    }
+
+    /// Gets ready for a backend. Grants that an earlier one kept are good for it
+    /// if it lives in the same domain; else their buffers are not used again.
+    pub(super) fn meet<H: Hal>(
         &mut self,
         xen: &Xen<H>,
         domain: DomId,
+        persistent: bool,
     ) -> Result<(), GrantError> {
         for registered in self.slots.iter_mut().flatten() {
-            if !registered.quarantined {
-                registered.grants = grant_all(xen, domain, &registered.memory)?;
+            if !registered.grants.is_empty() && registered.granted_to != domain {
+                let grants = core::mem::take(&mut registered.grants);
+                registered.quarantined |= !end_all(xen, &grants);
+            }
+            if persistent && !registered.quarantined {
+                registered.complete_grants(xen, domain)?;
             }
         }
         Ok(())
     }
-}
 
-fn grant_all<H: Hal>(
-    xen: &Xen<H>,
-    domain: DomId,
-    region: &Region,
-) -> Result<Vec<GrantRef>, GrantError> {
-    let mut grants = Vec::with_capacity(region.page_count());
-    for page in 0..region.page_count() {
-        // Writable even where only written from: a backend that keeps the
-        // mapping may use the page for a read later (`io/blkif.h`, note 8).
-        match xen.grant_page(domain, region, page, Access::ReadWrite, PURPOSE) {
-            Ok(grant) => grants.push(grant),
-            Err(error) => {
-                end_all(xen, &grants);
-                return Err(error);
-            }
+    /// The grant table is another one: no page of ours is mapped by anybody.
+    pub(super) fn forget_grants(&mut self) {
+        for registered in self.slots.iter_mut().flatten() {
+            registered.grants.clear();
+            registered.quarantined = false;
         }
     }
-    Ok(grants)
+}
+
+impl Registered {
+    const fn new(memory: Region) -> Self {
+        Self {
+            memory,
+            grants: Vec::new(),
+            granted_to: DomId::SELF,
+            quarantined: false,
+            parked: false,
+        }
+    }
+
+    /// Which page of this one the region begins at, if it lies within.
+    fn page_of(&self, region: &Region) -> Option<usize> {
+        let offset = region.addr().checked_sub(self.memory.addr())?;
+        let inside = offset + region.len() <= self.memory.len();
+        (inside && offset.is_multiple_of(PAGE)).then_some(offset / PAGE)
+    }
+
+    /// Grants the pages that are not granted yet. Writable even where only
+    /// written from: a backend that keeps the mapping may use the page for a
+    /// read later (`io/blkif.h`, note 8).
+    fn complete_grants<H: Hal>(&mut self, xen: &Xen<H>, domain: DomId) -> Result<(), GrantError> {
+        self.granted_to = domain;
+        let missing = self.memory.page_count().saturating_sub(self.grants.len());
+        self.grants.reserve(missing);
+        for page in self.grants.len()..self.memory.page_count() {
+            let grant = xen.grant_page(domain, &self.memory, page, Access::ReadWrite, PURPOSE)?;
+            self.grants.push(grant);
+        }
+        Ok(())
+    }
 }
 
 fn end_all<H: Hal>(xen: &Xen<H>, grants: &[GrantRef]) -> bool {

@@ -1,50 +1,133 @@
 //! The end of a connection: in good order where the backend plays along, and
 //! with everything accounted for where it does not.
 
+use super::connect::ConnectError;
+use super::freeze::WhyNot;
 use super::front::Link;
 use super::offence::Offence;
-use super::vbd::{End, OtherEnd, Vbd};
+use super::vbd::{End, OtherEnd, Vbd, Wish};
 use crate::hal::Hal;
 use crate::wire::xenbus::XenbusState;
+use core::time::Duration;
 use firn_block::IoError;
 use firn_block::gate::Lifecycle;
-use firn_task::timeout;
+use firn_task::{Instant, sleep_until, timeout};
+
+/// How long to wait before asking again for a page that is still mapped.
+const MAPPED_PATIENCE: Duration = Duration::from_millis(10);
 
 impl<H: Hal> Vbd<H> {
     /// Closes a connection that was live.
-    pub(super) async fn close(&self, other: &mut OtherEnd<H>, end: End) {
-        let error = match end {
+    ///
+    /// # Errors
+    /// When the host changed meanwhile: nothing is closed then.
+    pub(super) async fn close(
+        &self,
+        other: &mut OtherEnd<H>,
+        end: End,
+    ) -> Result<(), ConnectError> {
+        match end {
+            End::Freeze => return self.close_for_freeze(other).await,
             End::BackendCloses => {
+                // A freeze promised that what was accepted completes.
+                let frozen = self.front.borrow().state() == Lifecycle::Freezing;
                 self.step(Lifecycle::Closing);
-                self.drain().await;
-                IoError::Gone
+                if !frozen {
+                    self.front.borrow_mut().abort_unsent(IoError::Gone);
+                }
+                self.drain_ring().await;
             }
-            End::BackendGone => IoError::Gone,
-            End::Offence => {
-                self.try_switch(XenbusState::CLOSING).await;
-                IoError::Gone
-            }
-        };
-        self.try_switch(XenbusState::CLOSED).await;
+            End::BackendGone => {}
+            End::Offence => self.try_switch(other, XenbusState::CLOSING).await,
+        }
+        self.try_switch(other, XenbusState::CLOSED).await;
         if end != End::BackendGone {
             // Until the backend is closed it may have our pages mapped. One
             // that never closes keeps them: they are deferred, not reused.
-            let closed = self.wait_for(other, "close", |state| {
-                matches!(state, XenbusState::CLOSED | XenbusState::UNKNOWN)
-            });
-            if let Err(error) = closed.await {
+            let until = self.step_deadline();
+            if let Err(error) = self.wait_until_closed(other, until).await {
+                self.check_host(other)?;
                 log::warn!("{}: {error}", self.id);
             }
         }
-        self.disconnect(error);
+        self.check_host(other)?;
+        self.cut(IoError::Gone);
         self.step(Lifecycle::Closed);
+        Ok(())
     }
 
-    /// Waits until everything on the ring has been answered; what is not there
-    /// yet ends at once.
-    async fn drain(&self) {
+    /// Closes a connection with nothing in flight because the kernel wants it:
+    /// the disk is frozen then. If the backend does not play along, the
+    /// connection is given up as always, and made anew when it can be.
+    async fn close_for_freeze(&self, other: &mut OtherEnd<H>) -> Result<(), ConnectError> {
+        let until = self.freeze_until.get();
+        let closed = match self.say_goodbye(other, until).await {
+            Ok(()) => self.take_back_buffers(until).await,
+            Err(error) => {
+                self.check_host(other)?;
+                Err(WhyNot::Connect(error))
+            }
+        };
+        match closed {
+            Ok(()) => {
+                self.cut(IoError::Gone);
+                self.step(Lifecycle::Frozen);
+            }
+            Err(why) => {
+                *self.failure.borrow_mut() = Some(why);
+                self.wish.set(Wish::Live);
+                self.comes_back.set(true);
+                let link = self.front.borrow_mut().link.take();
+                if let Some(link) = link {
+                    self.unlink(link);
+                }
+                self.step(Lifecycle::Closed);
+            }
+        }
+        Ok(())
+    }
+
+    async fn say_goodbye(
+        &self,
+        other: &mut OtherEnd<H>,
+        until: Instant,
+    ) -> Result<(), ConnectError> {
+        self.switch(other, XenbusState::CLOSING).await?;
+        let follows = |state| Ok(state >= XenbusState::CLOSING || state == XenbusState::UNKNOWN);
+        let step = "follow to Closing";
+        self.wait_for(other, until, step, follows).await?;
+        self.switch(other, XenbusState::CLOSED).await?;
+        self.wait_until_closed(other, until).await
+    }
+
+    async fn wait_until_closed(
+        &self,
+        other: &mut OtherEnd<H>,
+        until: Instant,
+    ) -> Result<(), ConnectError> {
+        let closed = |state| Ok(matches!(state, XenbusState::CLOSED | XenbusState::UNKNOWN));
+        self.wait_for(other, until, "close", closed).await
+    }
+
+    /// Ends the permanent grants of registered buffers. They are job memory,
+    /// which is about to be saved: nobody else may have it mapped.
+    async fn take_back_buffers(&self, until: Instant) -> Result<(), WhyNot> {
+        loop {
+            let stuck = self.front.borrow_mut().buffers.take_back(&self.xen);
+            let Some((first, grants)) = stuck else {
+                return Ok(());
+            };
+            let now = self.xen.hal.now();
+            if now >= until {
+                return Err(WhyNot::StillMapped { first, grants });
+            }
+            sleep_until(self.xen.clone(), (now + MAPPED_PATIENCE).min(until)).await;
+        }
+    }
+
+    /// Waits until everything on the ring has been answered.
+    async fn drain_ring(&self) {
         let attention = self.front.borrow().attention.clone();
-        self.front.borrow_mut().abort_unsent(IoError::Gone);
         let idle = async {
             loop {
                 let seen = attention.seen();
@@ -62,7 +145,7 @@ impl<H: Hal> Vbd<H> {
         }
     }
 
-    fn outstanding(&self) -> u32 {
+    pub(super) fn outstanding(&self) -> u32 {
         let front = self.front.borrow();
         front
             .link
@@ -71,7 +154,7 @@ impl<H: Hal> Vbd<H> {
     }
 
     /// Takes the connection apart; what is still in flight ends with `error`.
-    pub(super) fn disconnect(&self, error: IoError) {
+    pub(super) fn cut(&self, error: IoError) {
         let link = {
             let mut front = self.front.borrow_mut();
             front.abort_all(error);
@@ -85,6 +168,9 @@ impl<H: Hal> Vbd<H> {
     /// Gives back what a connection was made of.
     pub(super) fn unlink(&self, link: Link) {
         let xen = &self.xen;
+        if link.generation != xen.generation() {
+            return link.forget(xen);
+        }
         if let Err(errno) = xen.events.close(&xen.hal, link.port) {
             log::warn!("{}: {} does not close: {errno}", self.id, link.port);
         }

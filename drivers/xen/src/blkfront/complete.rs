@@ -1,6 +1,6 @@
 //! From responses on the ring to completions.
 
-use super::front::Front;
+use super::front::{Front, Owner};
 use super::offence::Offence;
 use crate::hal::Hal;
 use crate::wire::blkif::{Response, Status};
@@ -9,7 +9,9 @@ use firn_block::{Completion, Durability, IoError, Op};
 impl<H: Hal> Front<H> {
     /// Reaps up to `budget` responses and sends what then fits.
     pub(super) fn reap(&mut self, budget: usize) {
-        if !self.gate_reads_ring() {
+        // A failed device's ring is not looked at any more, nor one that led to
+        // a host that is gone.
+        if !self.gate.state().uses_ring() {
             return;
         }
         let mut left = u32::try_from(budget).unwrap_or(u32::MAX);
@@ -33,12 +35,6 @@ impl<H: Hal> Front<H> {
             self.fill();
             firn_block::Queue::kick(self);
         }
-    }
-
-    /// A failed device's ring is not looked at any more.
-    const fn gate_reads_ring(&self) -> bool {
-        use firn_block::gate::Lifecycle::{Closing, Live};
-        matches!(self.gate.state(), Live | Closing)
     }
 
     fn take_response(&mut self, response: Response) -> Result<(), Offence> {
@@ -141,11 +137,15 @@ impl<H: Hal> Front<H> {
             (Ok(()), Op::Write) => self.stats.bytes_written += bytes,
             (Ok(()), Op::Flush | Op::Discard { .. }) => {}
         }
-        self.done.push_back(Completion {
+        let completion = Completion {
             token: parent.token,
             request: parent.request,
             result,
-        });
+        };
+        match parent.owner {
+            Owner::Job => self.done.push_back(completion),
+            Owner::Kernel => self.end_kernel_request(completion),
+        }
         if !self.gate.is_open() && self.free_parents.len() == self.parents.len() {
             // Whoever closes the disk waits for this. A live disk is idle all
             // the time; waking the control path then would cost xenstore reads.
@@ -162,7 +162,7 @@ impl<H: Hal> Front<H> {
         let now = self.xen.hal.now();
         let waiting = match &self.link {
             Some(link) => link.shadow.waiting(),
-            None => return,
+            None => return self.abort_unconnected(error),
         };
         for slot in waiting {
             let Some(link) = &mut self.link else { return };
@@ -180,14 +180,27 @@ impl<H: Hal> Front<H> {
         }
     }
 
+    /// The same without a ring: the host went before it knew of anything.
+    fn abort_unconnected(&mut self, error: IoError) {
+        for index in (0..).take(self.parents.len()) {
+            self.end_parent(index, error);
+        }
+    }
+
     /// Ends what never reached the ring with `error`.
     pub(super) fn abort_unsent(&mut self, error: IoError) {
         while let Some(index) = self.unsent.pop_front() {
-            if let Some(parent) = &mut self.parents[usize::from(index)] {
-                parent.all_sent = true;
-                parent.error.get_or_insert(error);
-            }
-            self.finish_parent(index);
+            self.end_parent(index, error);
         }
+    }
+
+    /// Sends no more of a request and ends it, once nothing of it is on the
+    /// ring.
+    pub(super) fn end_parent(&mut self, index: u16, error: IoError) {
+        if let Some(parent) = &mut self.parents[usize::from(index)] {
+            parent.all_sent = true;
+            parent.error.get_or_insert(error);
+        }
+        self.finish_parent(index);
     }
 }

@@ -4,7 +4,7 @@ use super::features::Features;
 use super::front::{Indirect, Link};
 use super::ring::FrontRing;
 use super::shadow::Shadow;
-use super::vbd::{OtherEnd, Vbd};
+use super::vbd::{OtherEnd, Vbd, Wish};
 use crate::event::EventError;
 use crate::grant::{Access, GrantError};
 use crate::hal::Hal;
@@ -113,18 +113,21 @@ impl From<GrantError> for ConnectError {
 }
 
 impl<H: Hal> Vbd<H> {
-    /// Shakes hands with the backend until the disk is live.
+    /// Shakes hands with the backend until the disk is connected.
     pub(super) async fn connect(&self, other: &mut OtherEnd<H>) -> Result<(), ConnectError> {
-        self.switch(XenbusState::INITIALISING).await?;
-        self.wait_for(other, "offer its features (InitWait)", |state| {
-            state == XenbusState::INIT_WAIT
+        self.terms.set(self.wanted_terms());
+        self.switch(other, XenbusState::INITIALISING).await?;
+        // It may still be closed from an earlier connection.
+        let until = self.step_deadline();
+        self.wait_for(other, until, "offer its features (InitWait)", |state| {
+            Ok(state == XenbusState::INIT_WAIT)
         })
         .await?;
         let keys = self.keys(other).await?;
-        let order = keys.ring_order(self.config.max_ring_order)?;
+        let order = keys.ring_order(self.terms.get().max_ring_order)?;
         let link = self.make_link(other, 1 << order)?;
         match self.publish_and_wait(other, &link).await {
-            Ok(features) => self.go_live(link, &features).await,
+            Ok(features) => self.go_live(other, link, &features).await,
             Err(error) => {
                 self.unlink(link);
                 Err(error)
@@ -164,6 +167,7 @@ impl<H: Hal> Vbd<H> {
             indirect: None,
             segments: MAX_SEGMENTS,
             persistent: false,
+            generation: other.generation,
         })
     }
 
@@ -174,12 +178,28 @@ impl<H: Hal> Vbd<H> {
     ) -> Result<Features, ConnectError> {
         let publish = async || self.publish(link.port, &link.ring_grants).await;
         self.through_resets(publish).await?;
-        self.switch(XenbusState::INITIALISED).await?;
-        self.wait_for(other, "connect", |state| state == XenbusState::CONNECTED)
-            .await?;
+        self.switch(other, XenbusState::INITIALISED).await?;
+        let step = "connect";
+        // After a freeze, and on a new host, a late word of the old connection's
+        // end may come once more.
+        let returns = matches!(
+            self.front.borrow().state(),
+            Lifecycle::Thawing | Lifecycle::Reissuing
+        );
+        let connected = |state| match state {
+            XenbusState::CONNECTED => Ok(true),
+            XenbusState::CLOSED if returns => Ok(false),
+            XenbusState::CLOSING | XenbusState::CLOSED => {
+                Err(ConnectError::OutOfOrder { step, state })
+            }
+            _ => Ok(false),
+        };
+        let until = self.step_deadline();
+        self.wait_for(other, until, step, connected).await?;
         let keys = self.keys(other).await?;
-        let mut features = keys.features(self.config.max_segments)?;
-        features.persistent &= self.config.persistent;
+        let terms = self.terms.get();
+        let mut features = keys.features(terms.max_segments)?;
+        features.persistent &= terms.persistent;
         Ok(features)
     }
 
@@ -203,7 +223,7 @@ impl<H: Hal> Vbd<H> {
         }
         keys.push(("event-channel".to_string(), port.0.to_string()));
         keys.push(("protocol".to_string(), PROTOCOL.to_string()));
-        let persistent = u32::from(self.config.persistent).to_string();
+        let persistent = u32::from(self.terms.get().persistent).to_string();
         keys.push(("feature-persistent".to_string(), persistent));
 
         let write_all = async |transaction: &Transaction<H>| {
@@ -222,7 +242,12 @@ impl<H: Hal> Vbd<H> {
     }
 
     /// Makes room for what the features allow, and opens the gate.
-    async fn go_live(&self, mut link: Link, features: &Features) -> Result<(), ConnectError> {
+    async fn go_live(
+        &self,
+        other: &OtherEnd<H>,
+        mut link: Link,
+        features: &Features,
+    ) -> Result<(), ConnectError> {
         let xen = &self.xen;
         if features.segments > MAX_SEGMENTS {
             let entries = link.ring.size();
@@ -252,21 +277,26 @@ impl<H: Hal> Vbd<H> {
         let info = self.describe(&link, features);
         let (port, pages) = (link.port, link.ring_grants.len());
         link.persistent = features.persistent;
-        if link.persistent {
-            let granted = self.front.borrow_mut().grant_buffers(link.backend);
-            if let Err(error) = granted {
-                self.unlink(link);
-                return Err(error.into());
-            }
+        let (backend, persistent) = (link.backend, link.persistent);
+        let granted = self.front.borrow_mut().grant_buffers(backend, persistent);
+        if let Err(error) = granted {
+            self.unlink(link);
+            return Err(error.into());
         }
         self.front.borrow_mut().connect(link, info);
-        if let Err(error) = self.switch(XenbusState::CONNECTED).await {
-            self.disconnect(firn_block::IoError::Gone);
+        if let Err(error) = self.switch(other, XenbusState::CONNECTED).await {
+            // On a new host everything is still to be issued, not lost.
+            if self.is_same_host(other) {
+                self.cut(firn_block::IoError::Gone);
+            }
             return Err(error);
         }
         xen.events.unmask(port);
         self.report(features, pages);
-        self.step(Lifecycle::Live);
+        self.step(match self.wish.get() {
+            Wish::Private => Lifecycle::Freezing,
+            Wish::Live | Wish::Frozen => Lifecycle::Live,
+        });
         xen.record(Source::Vbd(self.number), "live", features.capacity);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The data path's state, and the outside of it.
 
 use super::buffers::Buffers;
+use super::freeze::Busy;
 use super::offence::Offence;
 use super::ring::FrontRing;
 use super::shadow::Shadow;
@@ -15,7 +16,7 @@ use crate::wire::grant_table::GrantRef;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use firn_block::gate::{Gate, Lifecycle};
+use firn_block::gate::{Gate, Lifecycle, WrongStep};
 use firn_block::shm::Region;
 use firn_block::{
     Armed, Buffer, Completion, DiskId, DiskInfo, Durability, IoError, Queue, Refused,
@@ -39,6 +40,20 @@ pub(super) struct Link {
     pub(super) segments: usize,
     /// The backend keeps grants mapped.
     pub(super) persistent: bool,
+    /// [`Xen::generation`] when it was made.
+    pub(super) generation: u32,
+}
+
+impl Link {
+    /// Gives back what the connection was made of, after its host went: with
+    /// the grant table and the event channels of that host, everybody's access
+    /// to the pages has ended.
+    pub(super) fn forget<H: Hal>(self, xen: &Xen<H>) {
+        xen.hal.free_shared(self.ring.into_memory());
+        if let Some(indirect) = self.indirect {
+            xen.hal.free_shared(indirect.memory);
+        }
+    }
 }
 
 /// Pages with the segments of indirect requests: some for each ring slot,
@@ -62,6 +77,16 @@ pub(super) struct Parent {
     pub(super) error: Option<IoError>,
     /// The backend keeps a page of the buffer mapped: it is not handed out.
     pub(super) withhold: bool,
+    pub(super) owner: Owner,
+}
+
+/// Whose request it is: each gets its own completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A job's, by the queue that everybody has.
+    Job,
+    /// The kernel's, by the [`PrivateQueue`](super::PrivateQueue).
+    Kernel,
 }
 
 /// One disk's data path.
@@ -77,10 +102,16 @@ pub struct Front<H: Hal> {
     /// Accepted requests with sectors that are not on the ring yet, in order.
     pub(super) unsent: VecDeque<u16>,
     pub(super) done: VecDeque<Completion>,
+    /// The kernel's own completions.
+    pub(super) kernel_done: VecDeque<Completion>,
+    /// The kernel's own requests that were accepted and have not ended.
+    pub(super) kernel_in_flight: usize,
+    /// Where the device was when it was suspended.
+    pub(super) suspended_from: Lifecycle,
     pub(super) offence: Option<Offence>,
     pub(super) stats: Stats,
     pub(super) scratch: Vec<Segment>,
-    next_token: u64,
+    pub(super) next_token: u64,
     event_credit: u32,
     /// Notified when the control path should look: an offence, an idle ring.
     pub(super) attention: Rc<Signal>,
@@ -111,6 +142,9 @@ impl<H: Hal> Front<H> {
             free_parents: Vec::new(),
             unsent: VecDeque::new(),
             done: VecDeque::new(),
+            kernel_done: VecDeque::new(),
+            kernel_in_flight: 0,
+            suspended_from: Lifecycle::Live,
             offence: None,
             stats: Stats::default(),
             scratch: Vec::new(),
@@ -143,9 +177,14 @@ impl<H: Hal> Front<H> {
         self.link.as_ref().map(|link| link.port)
     }
 
-    /// Grants every registered buffer to a backend that keeps grants mapped.
-    pub(super) fn grant_buffers(&mut self, backend: DomId) -> Result<(), GrantError> {
-        let granted = self.buffers.grant_all_to(&self.xen, backend);
+    /// Makes the registered buffers known to a backend: those that it keeps
+    /// mapped are granted once, others with each request.
+    pub(super) fn grant_buffers(
+        &mut self,
+        backend: DomId,
+        persistent: bool,
+    ) -> Result<(), GrantError> {
+        let granted = self.buffers.meet(&self.xen, backend, persistent);
         if granted.is_err() {
             self.buffers.revoke_all(&self.xen);
         }
@@ -153,18 +192,43 @@ impl<H: Hal> Front<H> {
     }
 
     /// Takes up a connection: room for everything that can be in flight is
-    /// made now.
+    /// made now. What was accepted before is kept, in its order.
     pub(super) fn connect(&mut self, link: Link, info: DiskInfo) {
-        let depth = u16::try_from(link.ring.size()).unwrap_or(u16::MAX);
-        self.parents = (0..depth).map(|_| None).collect();
-        self.free_parents = (0..depth).rev().collect();
+        let kept = self.take_parents();
+        let depth = (link.ring.size() as usize).max(kept.len());
+        let depth = u16::try_from(depth).unwrap_or(u16::MAX);
+        self.parents = kept.into_iter().map(Some).collect();
+        let in_use = u16::try_from(self.parents.len()).unwrap_or(u16::MAX);
+        self.parents.resize_with(depth.into(), || None);
+        self.free_parents = (in_use..depth).rev().collect();
         self.unsent = VecDeque::with_capacity(depth.into());
+        self.unsent.extend(0..in_use);
         self.done.reserve(depth.into());
+        self.kernel_done.reserve(depth.into());
         self.scratch = Vec::with_capacity(link.segments);
         self.info = info;
         self.offence = None;
         self.event_credit = EVENT_CREDIT;
         self.link = Some(link);
+        self.drop_unfit();
+    }
+
+    /// Everything that was accepted and not handed out, in order of submission.
+    fn take_parents(&mut self) -> Vec<Parent> {
+        let mut kept: Vec<Parent> = self.parents.drain(..).flatten().collect();
+        kept.sort_unstable_by_key(|parent| parent.token);
+        kept
+    }
+
+    /// Takes a step of the lifecycle. A disk that becomes live goes on with
+    /// whatever was accepted before.
+    pub(super) fn step(&mut self, to: Lifecycle) -> Result<(), WrongStep> {
+        self.gate.step(to)?;
+        if self.gate.is_open() {
+            self.fill();
+            self.kick();
+        }
+        Ok(())
     }
 
     /// Takes the disk's size over after the backend announced a new one.
@@ -291,7 +355,7 @@ impl<H: Hal> Queue for Front<H> {
     }
 
     fn submit(&mut self, request: Request) -> Result<Token, Refused> {
-        self.accept(request)
+        self.accept(request, Owner::Job)
     }
 
     fn kick(&mut self) {
@@ -317,12 +381,55 @@ impl<H: Hal> Queue for Front<H> {
             handed += 1;
             done(completion);
         }
+        if handed > 0 && !self.gate.is_open() && self.in_flight() == 0 {
+            // Whoever drains the disk waits until all is handed out.
+            self.attention.notify();
+        }
         handed
     }
 
     fn arm(&mut self) -> Armed {
         if !self.done.is_empty() {
             return Armed::Poll;
+        }
+        self.arm_ring()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.accepted() - self.kernel_in_flight + self.done.len()
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.stats
+    }
+}
+
+impl<H: Hal> Front<H> {
+    /// What keeps the ring from being idle. A ring that is not full may be busy
+    /// all the same: what counts is that nothing is left.
+    pub(super) fn busy(&self) -> Option<Busy> {
+        let ring = self.link.as_ref().map(|link| &link.ring);
+        let responses = ring.map_or(0, |ring| ring.responses().unwrap_or(u32::MAX));
+        let unanswered = ring.map_or(0, FrontRing::unfinished);
+        let completions = self.done.len() + self.kernel_done.len();
+        match (responses, unanswered, self.accepted(), completions) {
+            (0, 0, 0, 0) => None,
+            (0, 0, 0, completions) => Some(Busy::Completions(completions)),
+            (0, 0, accepted, _) => Some(Busy::Accepted(accepted)),
+            (0, unanswered, _, _) => Some(Busy::Unanswered(unanswered)),
+            (responses, _, _, _) => Some(Busy::Responses(responses)),
+        }
+    }
+
+    /// Requests that were accepted and have not ended, whoever's they are.
+    pub(super) fn accepted(&self) -> usize {
+        self.parents.len() - self.free_parents.len()
+    }
+
+    /// Asks for an event at the next response.
+    pub(super) fn arm_ring(&mut self) -> Armed {
+        if !self.gate.state().uses_ring() {
+            return Armed::Sleep;
         }
         let Some(link) = &self.link else {
             return Armed::Sleep;
@@ -339,13 +446,5 @@ impl<H: Hal> Queue for Front<H> {
             }
             Ok(false) => Armed::Sleep,
         }
-    }
-
-    fn in_flight(&self) -> usize {
-        self.parents.len() - self.free_parents.len() + self.done.len()
-    }
-
-    fn stats(&self) -> &Stats {
-        &self.stats
     }
 }

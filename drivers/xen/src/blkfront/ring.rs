@@ -63,12 +63,17 @@ impl FrontRing {
 
     /// Entries that can be written now.
     pub(super) const fn free(&self) -> u32 {
-        self.size - self.req_prod.wrapping_sub(self.rsp_cons)
+        self.size - self.unfinished()
     }
 
     /// Published requests without a reaped response.
     pub(super) const fn outstanding(&self) -> u32 {
         self.published.wrapping_sub(self.rsp_cons)
+    }
+
+    /// Written requests without a reaped response, published or not.
+    pub(super) const fn unfinished(&self) -> u32 {
+        self.req_prod.wrapping_sub(self.rsp_cons)
     }
 
     const fn entry(&self, index: u32) -> usize {

@@ -1,6 +1,6 @@
 //! From an accepted request to entries on the ring.
 
-use super::front::{Front, Indirect, Link, Parent};
+use super::front::{Front, Indirect, Link, Owner, Parent};
 use super::shadow::Piece;
 use crate::Xen;
 use crate::grant::Access;
@@ -9,6 +9,7 @@ use crate::wire::blkif::{
     self, DISCARD_SECURE, MAX_INDIRECT_PAGES, MAX_SEGMENTS, Operation, RequestDiscard,
     RequestIndirect, SEGMENTS_PER_INDIRECT_PAGE, Segment,
 };
+use firn_block::gate::Admission;
 use firn_block::{
     Buffer, Durability, IoError, Op, PAGE, Refused, Request, SECTOR, Stats, Token, Why,
 };
@@ -27,11 +28,21 @@ enum Sent {
 }
 
 impl<H: Hal> Front<H> {
-    /// Checks a request against what the disk is, before anything else happens.
-    fn check(&self, request: &Request) -> Result<(), Why> {
-        if !self.gate.is_open() {
-            return Err(Why::NotLive(self.gate.state()));
+    /// Asks the gate, before anything else happens.
+    fn admit(&self, owner: Owner) -> Result<(), Why> {
+        let state = self.gate.state();
+        let admission = match owner {
+            Owner::Job => state.admits(),
+            Owner::Kernel => state.admits_kernel(),
+        };
+        match admission {
+            Admission::Accept | Admission::Queue => Ok(()),
+            Admission::Refuse => Err(Why::NotLive(state)),
         }
+    }
+
+    /// Checks a request against what the disk is.
+    pub(super) fn check(&self, request: &Request) -> Result<(), Why> {
         if request.op.modifies() && self.info.read_only {
             return Err(Why::ReadOnly);
         }
@@ -85,8 +96,8 @@ impl<H: Hal> Front<H> {
         Ok(())
     }
 
-    pub(super) fn accept(&mut self, request: Request) -> Result<Token, Refused> {
-        if let Err(why) = self.check(&request) {
+    pub(super) fn accept(&mut self, request: Request, owner: Owner) -> Result<Token, Refused> {
+        if let Err(why) = self.admit(owner).and_then(|()| self.check(&request)) {
             return Err(Refused { why, request });
         }
         let Some(index) = self.free_parents.pop() else {
@@ -103,7 +114,9 @@ impl<H: Hal> Front<H> {
             outstanding: 0,
             error: None,
             withhold: false,
+            owner,
         });
+        self.kernel_in_flight += usize::from(owner == Owner::Kernel);
         self.stats.submitted += 1;
         self.unsent.push_back(index);
         self.fill();
@@ -112,6 +125,9 @@ impl<H: Hal> Front<H> {
 
     /// Puts unsent pieces on the ring, oldest first, while there is room.
     pub(super) fn fill(&mut self) {
+        if !self.gate.state().uses_ring() {
+            return;
+        }
         while let Some(&index) = self.unsent.front() {
             match self.send_piece(index) {
                 Sent::Piece => {}

@@ -1,7 +1,9 @@
-//! The control path: one `async` task per device.
+//! A device: what it is, what there is to tell, and how it speaks to the other
+//! end. What it does with that is in `life.rs`.
 
 use super::connect::ConnectError;
 use super::features::{Features, Keys};
+use super::freeze::WhyNot;
 use super::front::Front;
 use super::offence::Offence;
 use crate::Xen;
@@ -17,7 +19,7 @@ use core::cell::{Cell, RefCell};
 use core::time::Duration;
 use firn_block::gate::Lifecycle;
 use firn_block::{DiskId, DiskInfo, Stats};
-use firn_task::{Signal, race, sleep_until, timeout_at};
+use firn_task::{Instant, Signal, sleep_until, timeout_at};
 
 /// How long to wait before asking a lost xenstore connection again.
 const STORE_PATIENCE: Duration = Duration::from_millis(10);
@@ -33,6 +35,21 @@ pub struct VbdConfig {
     pub persistent: bool,
     /// How long each step of the backend may take.
     pub deadline: Duration,
+}
+
+impl VbdConfig {
+    /// The terms for reading or writing an image: any page of memory may be
+    /// part of a request without being granted for good, and requests are as
+    /// large and as many as the backend can take.
+    #[must_use]
+    pub const fn for_image(self) -> Self {
+        Self {
+            max_ring_order: super::MAX_RING_ORDER,
+            max_segments: usize::MAX,
+            persistent: false,
+            ..self
+        }
+    }
 }
 
 impl Default for VbdConfig {
@@ -52,7 +69,9 @@ pub(super) struct OtherEnd<H: Hal> {
     pub(super) path: String,
     pub(super) domain: DomId,
     /// On its `state` key.
-    watch: Watch<H>,
+    pub(super) watch: Watch<H>,
+    /// [`Xen::generation`] when it was found: on which host.
+    pub(super) generation: u32,
 }
 
 /// Why a live connection ends.
@@ -64,6 +83,19 @@ pub(super) enum End {
     BackendGone,
     /// The backend broke a rule.
     Offence,
+    /// The kernel wants the disk disconnected.
+    Freeze,
+}
+
+/// Where the kernel wants a device to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// Connected, open to jobs.
+    Live,
+    /// Connected, open to the kernel alone, on terms that suit an image.
+    Private,
+    /// Disconnected.
+    Frozen,
 }
 
 /// A device as `disks` shows it: plain data.
@@ -95,11 +127,22 @@ pub struct Vbd<H: Hal> {
     /// The data path. Never borrowed across a wait.
     pub front: RefCell<Front<H>>,
     features: RefCell<String>,
-    error: RefCell<Option<ConnectError>>,
-    removed: Cell<bool>,
-    ended: Cell<bool>,
+    pub(super) error: RefCell<Option<ConnectError>>,
+    pub(super) removed: Cell<bool>,
+    pub(super) ended: Cell<bool>,
     /// Notified when anything that a person or the bus would see changes.
-    changed: Rc<Signal>,
+    pub(super) changed: Rc<Signal>,
+    /// Where the kernel wants the device to be.
+    pub(super) wish: Cell<Wish>,
+    /// The terms of the present connection.
+    pub(super) terms: Cell<VbdConfig>,
+    /// Until when the backend may take to close for a freeze.
+    pub(super) freeze_until: Cell<Instant>,
+    /// Why the last freeze or thaw failed, until its caller has looked.
+    pub(super) failure: RefCell<Option<WhyNot>>,
+    /// The connection was given up while the backend was late to close: it is
+    /// made again when it has.
+    pub(super) comes_back: Cell<bool>,
 }
 
 impl<H: Hal> Vbd<H> {
@@ -127,6 +170,11 @@ impl<H: Hal> Vbd<H> {
             removed: Cell::new(false),
             ended: Cell::new(false),
             changed: changed.clone(),
+            wish: Cell::new(Wish::Live),
+            terms: Cell::new(config),
+            freeze_until: Cell::new(Instant::default()),
+            failure: RefCell::new(None),
+            comes_back: Cell::new(false),
         }))
     }
 
@@ -164,6 +212,39 @@ impl<H: Hal> Vbd<H> {
         attention.notify();
     }
 
+    /// Where it is in its life.
+    #[must_use]
+    pub fn state(&self) -> Lifecycle {
+        self.front.borrow().state()
+    }
+
+    /// The terms that the next connection is to be made on.
+    pub(super) fn wanted_terms(&self) -> VbdConfig {
+        match self.wish.get() {
+            Wish::Private => self.config.for_image(),
+            Wish::Live | Wish::Frozen => self.config,
+        }
+    }
+
+    /// When the present step of the backend's must be done.
+    pub(super) fn step_deadline(&self) -> Instant {
+        self.xen.hal.now() + self.config.deadline
+    }
+
+    /// Whether the host is still the one that this backend was found on.
+    pub(super) fn is_same_host(&self, other: &OtherEnd<H>) -> bool {
+        other.generation == self.xen.generation()
+    }
+
+    /// The same as a result: whoever finds an error in the middle of a step
+    /// begins again on the new host.
+    pub(super) fn check_host(&self, other: &OtherEnd<H>) -> Result<(), ConnectError> {
+        match self.is_same_host(other) {
+            true => Ok(()),
+            false => Err(ConnectError::Store(StoreError::Reset)),
+        }
+    }
+
     /// What there is to tell.
     #[must_use]
     pub fn to_report(&self) -> VbdReport {
@@ -179,49 +260,6 @@ impl<H: Hal> Vbd<H> {
         }
     }
 
-    /// The device's life, from handshake to removal.
-    pub async fn run(self: Rc<Self>) {
-        if let Err(error) = self.live_on().await {
-            log::error!("{}: {error}", self.id);
-            self.xen.record(Source::Vbd(self.number), "failed", 0);
-            *self.error.borrow_mut() = Some(error);
-            self.disconnect(firn_block::IoError::Gone);
-            self.step(Lifecycle::Failed);
-            // Lets the backend and the toolstack clean up.
-            self.try_switch(XenbusState::CLOSING).await;
-            self.try_switch(XenbusState::CLOSED).await;
-        }
-        self.buffers_came_back().await;
-        self.ended.set(true);
-        self.changed.notify();
-    }
-
-    /// Waits until nobody has a buffer of this disk any more: giving them back
-    /// takes its queue.
-    async fn buffers_came_back(&self) {
-        let attention = self.front.borrow().attention.clone();
-        loop {
-            let seen = attention.seen();
-            if !self.front.borrow().has_lent_buffers() {
-                return;
-            }
-            attention.changed(seen).await;
-        }
-    }
-
-    async fn live_on(&self) -> Result<(), ConnectError> {
-        let mut other = self.find_backend().await?;
-        loop {
-            self.connect(&mut other).await?;
-            let end = self.follow(&mut other).await?;
-            self.close(&mut other, end).await;
-            if self.front.borrow().state() == Lifecycle::Failed || !self.revived(&mut other).await {
-                return Ok(());
-            }
-            self.step(Lifecycle::Connecting);
-        }
-    }
-
     /// Runs a step again when the xenstore connection was reset in the middle
     /// of it: nothing in the store is lost by that, and the bus mends the
     /// connection. Every step can be repeated.
@@ -230,8 +268,11 @@ impl<H: Hal> Vbd<H> {
         step: impl AsyncFn() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let give_up = self.xen.hal.now() + self.config.deadline;
+        let generation = self.xen.generation();
         loop {
             match step().await {
+                // What was said to the old host means nothing to a new one.
+                Err(error) if self.xen.generation() != generation => return Err(error),
                 Err(error) if error.is_lost_connection() && self.xen.hal.now() < give_up => {
                     let again = self.xen.hal.now() + STORE_PATIENCE;
                     sleep_until(self.xen.clone(), again).await;
@@ -241,24 +282,7 @@ impl<H: Hal> Vbd<H> {
         }
     }
 
-    /// Reads who the backend is, and watches its state.
-    async fn find_backend(&self) -> Result<OtherEnd<H>, ConnectError> {
-        let path = self.own("backend").await?;
-        let domain = self.own("backend-id").await?;
-        let domain = domain
-            .parse()
-            .map_err(|_| ConnectError::NoBackend { key: "backend-id" })?;
-        let state = format!("{path}/state");
-        let watch = self.through_resets(async || self.store.watch(&state).await);
-        let watch = watch.await?;
-        Ok(OtherEnd {
-            path,
-            domain: DomId(domain),
-            watch,
-        })
-    }
-
-    async fn own(&self, key: &'static str) -> Result<String, ConnectError> {
+    pub(super) async fn own(&self, key: &'static str) -> Result<String, ConnectError> {
         let path = self.key(key);
         let read = self.through_resets(async || self.store.read(&path).await);
         match read.await {
@@ -274,68 +298,6 @@ impl<H: Hal> Vbd<H> {
         format!("device/vbd/{}/{key}", self.number)
     }
 
-    /// Watches a live connection until something ends it.
-    async fn follow(&self, other: &mut OtherEnd<H>) -> Result<End, ConnectError> {
-        let attention = self.front.borrow().attention.clone();
-        loop {
-            let seen = attention.seen();
-            if self.front.borrow().offence().is_some() {
-                return Ok(End::Offence);
-            }
-            match self.state_of(other).await? {
-                XenbusState::CONNECTED => self.look_for_resize(other).await?,
-                XenbusState::CLOSING => return Ok(End::BackendCloses),
-                // It forgot us: whatever was in flight is lost with it.
-                XenbusState::UNKNOWN
-                | XenbusState::INITIALISING
-                | XenbusState::INIT_WAIT
-                | XenbusState::CLOSED => return Ok(End::BackendGone),
-                XenbusState::RECONFIGURING | XenbusState::RECONFIGURED => {}
-                state => {
-                    let step = "stay connected";
-                    return Err(ConnectError::OutOfOrder { step, state });
-                }
-            }
-            race(other.watch.changed(), attention.changed(seen)).await;
-        }
-    }
-
-    /// A backend announces a new size by writing its state once more.
-    async fn look_for_resize(&self, other: &OtherEnd<H>) -> Result<(), ConnectError> {
-        let (logical_block, old) = {
-            let front = self.front.borrow();
-            (front.info.logical_block, front.info.capacity)
-        };
-        let keys = self.keys(other).await?;
-        let capacity = keys.capacity(logical_block)?;
-        if capacity != old {
-            log::info!("{}: {old} sectors are now {capacity}", self.id);
-            self.xen
-                .record(Source::Vbd(self.number), "resized", capacity);
-            self.front.borrow_mut().resize(capacity);
-            self.changed.notify();
-        }
-        Ok(())
-    }
-
-    /// After a close: whether the backend starts over before the device is
-    /// removed.
-    async fn revived(&self, other: &mut OtherEnd<H>) -> bool {
-        let attention = self.front.borrow().attention.clone();
-        loop {
-            let seen = attention.seen();
-            if self.removed.get() {
-                return false;
-            }
-            match self.state_of(other).await {
-                Ok(XenbusState::INIT_WAIT) => return true,
-                Ok(_) => {}
-                Err(_) => return false,
-            }
-            race(other.watch.changed(), attention.changed(seen)).await;
-        }
-    }
-
     /// What the backend says about itself now.
     pub(super) async fn keys(&self, other: &OtherEnd<H>) -> Result<Keys, ConnectError> {
         let read = async || Keys::read(&self.store, &other.path).await;
@@ -343,7 +305,8 @@ impl<H: Hal> Vbd<H> {
     }
 
     /// The backend's state.
-    async fn state_of(&self, other: &OtherEnd<H>) -> Result<XenbusState, ConnectError> {
+    pub(super) async fn state_of(&self, other: &OtherEnd<H>) -> Result<XenbusState, ConnectError> {
+        self.check_host(other)?;
         let path = format!("{}/state", other.path);
         let read = self.through_resets(async || self.store.read(&path).await);
         match read.await {
@@ -356,17 +319,18 @@ impl<H: Hal> Vbd<H> {
         }
     }
 
-    /// Waits for the backend's state within the deadline.
+    /// Waits for the backend's state within the deadline. `there` says whether
+    /// a state is the one, or that it makes all waiting vain.
     pub(super) async fn wait_for(
         &self,
         other: &mut OtherEnd<H>,
+        at: Instant,
         step: &'static str,
-        there: impl Fn(XenbusState) -> bool,
+        there: impl Fn(XenbusState) -> Result<bool, ConnectError>,
     ) -> Result<(), ConnectError> {
-        let at = self.xen.hal.now() + self.config.deadline;
         loop {
             let state = self.state_of(other).await?;
-            if there(state) {
+            if there(state)? {
                 return Ok(());
             }
             if state > XenbusState::RECONFIGURED {
@@ -380,7 +344,16 @@ impl<H: Hal> Vbd<H> {
     }
 
     /// Publishes this end's state.
-    pub(super) async fn switch(&self, state: XenbusState) -> Result<(), ConnectError> {
+    pub(super) async fn switch(
+        &self,
+        other: &OtherEnd<H>,
+        state: XenbusState,
+    ) -> Result<(), ConnectError> {
+        self.check_host(other)?;
+        self.publish_state(state).await
+    }
+
+    async fn publish_state(&self, state: XenbusState) -> Result<(), ConnectError> {
         self.xen
             .record(Source::Vbd(self.number), "state", state.0.into());
         let (key, value) = (self.key("state"), state.0.to_string());
@@ -390,19 +363,31 @@ impl<H: Hal> Vbd<H> {
 
     /// The same, where nothing can be done about a failure: the directory may
     /// be gone already.
-    pub(super) async fn try_switch(&self, state: XenbusState) {
+    pub(super) async fn try_switch(&self, other: &OtherEnd<H>, state: XenbusState) {
+        if self.is_same_host(other) {
+            self.try_publish(state).await;
+        }
+    }
+
+    async fn try_publish(&self, state: XenbusState) {
         if self.removed.get() {
             // Writing would bring the directory back.
             return;
         }
-        if let Err(error) = self.switch(state).await {
+        if let Err(error) = self.publish_state(state).await {
             log::debug!("{}: {error}", self.id);
         }
     }
 
+    /// Says that a device that failed is at its end, whoever listens.
+    pub(super) async fn say_closed(&self) {
+        self.try_publish(XenbusState::CLOSING).await;
+        self.try_publish(XenbusState::CLOSED).await;
+    }
+
     /// A step of the lifecycle; one that the table does not have is not taken.
     pub(super) fn step(&self, to: Lifecycle) {
-        if self.front.borrow_mut().gate.step(to).is_ok() {
+        if self.front.borrow_mut().step(to).is_ok() {
             log::info!("{}: {to}", self.id);
         }
         self.changed.notify();

@@ -1,0 +1,464 @@
+//! The steps of a freeze and of the way back, each to be called by itself.
+//!
+//! Whoever freezes a machine puts the steps of all disks in order; a disk only
+//! keeps its own. Forward: [`shut`](Vbd::shut), [`drain`](Vbd::drain),
+//! [`flush`](Vbd::flush), [`check_idle`](Vbd::check_idle),
+//! [`disconnect`](Vbd::disconnect), and for the disk that holds the image
+//! [`connect_private`](Vbd::connect_private), the image, and
+//! [`disconnect`](Vbd::disconnect) again. Back, from wherever a disk is:
+//! [`thaw`](Vbd::thaw).
+//!
+//! A step that fails leaves the disk where the next `thaw` finds it: nothing is
+//! lost, and the disk is shut until then. Only a backend that has left, or that
+//! did not leave in time, has the device connect anew by itself.
+
+use super::connect::ConnectError;
+use super::vbd::{Vbd, Wish};
+use crate::hal::Hal;
+use crate::trace::Source;
+use crate::wire::grant_table::GrantRef;
+use core::fmt;
+use firn_block::gate::Lifecycle;
+use firn_block::{Armed, Completion, DiskId, Durability, IoError, Queue, Request, TokenId, Why};
+use firn_task::{Instant, race, timeout_at, yield_now};
+
+/// A step of a freeze or of the way back, as tables of faults name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DiskStep {
+    /// Asking whether the disk could be frozen.
+    Ask,
+    /// Shutting the gate.
+    Shut,
+    /// Letting everything in flight complete.
+    Drain,
+    /// Making it durable.
+    Flush,
+    /// Looking whether the ring is idle.
+    Idle,
+    /// Disconnecting.
+    Disconnect,
+    /// Connecting for the kernel alone.
+    Private,
+    /// Connecting again, or opening the gate again.
+    Thaw,
+    /// Holding still for the host.
+    Suspend,
+}
+
+impl DiskStep {
+    /// Every step, for tables.
+    pub const ALL: [Self; 9] = [
+        Self::Ask,
+        Self::Shut,
+        Self::Drain,
+        Self::Flush,
+        Self::Idle,
+        Self::Disconnect,
+        Self::Private,
+        Self::Thaw,
+        Self::Suspend,
+    ];
+}
+
+impl fmt::Display for DiskStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ask => "ask",
+            Self::Shut => "shut the gate",
+            Self::Drain => "drain",
+            Self::Flush => "flush",
+            Self::Idle => "check that the ring is idle",
+            Self::Disconnect => "disconnect",
+            Self::Private => "connect for the image",
+            Self::Thaw => "thaw",
+            Self::Suspend => "suspend",
+        })
+    }
+}
+
+/// A step that failed: which disk, which step, why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepError {
+    /// The disk.
+    pub disk: DiskId,
+    /// What was to be done.
+    pub step: DiskStep,
+    /// Why it was not.
+    pub why: WhyNot,
+}
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.disk, self.step, self.why)
+    }
+}
+
+impl core::error::Error for StepError {}
+
+/// Why a step was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WhyNot {
+    /// The disk is in a state that the step does not start from, or came into
+    /// one on the way.
+    State(Lifecycle),
+    /// The backend offers no way to make writes durable.
+    NoFlush,
+    /// It was not done within its deadline; so many requests had not ended.
+    Deadline {
+        /// Requests in flight.
+        in_flight: usize,
+    },
+    /// The flush failed.
+    Io(IoError),
+    /// The flush was refused.
+    Refused(Why),
+    /// The ring is not idle.
+    Busy(Busy),
+    /// The backend closed and keeps pages of registered memory mapped.
+    StillMapped {
+        /// One of the grants.
+        first: GrantRef,
+        /// How many grants.
+        grants: usize,
+    },
+    /// The handshake, to connect or to close, failed.
+    Connect(ConnectError),
+    /// The device was removed.
+    Removed,
+}
+
+/// What a ring that should be idle still has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    /// Responses that nobody took.
+    Responses(u32),
+    /// Requests that the backend has not answered.
+    Unanswered(u32),
+    /// Requests that were accepted and have not ended.
+    Accepted(usize),
+    /// Completions that nobody took.
+    Completions(usize),
+}
+
+impl fmt::Display for WhyNot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::State(state) => write!(f, "the disk is {state}"),
+            Self::NoFlush => f.write_str(
+                "its backend offers no flush: nothing that was written to it is known to be durable",
+            ),
+            Self::Deadline { in_flight: 0 } => f.write_str("not done within the deadline"),
+            Self::Deadline { in_flight } => {
+                write!(f, "{in_flight} requests in flight at the deadline")
+            }
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Refused(why) => write!(f, "{why}"),
+            Self::Busy(busy) => write!(f, "{busy}"),
+            Self::StillMapped { first, grants } => write!(
+                f,
+                "the backend closed and keeps {grants} pages of buffers mapped, {first} among them"
+            ),
+            Self::Connect(error) => write!(f, "{error}"),
+            Self::Removed => f.write_str("the device was removed"),
+        }
+    }
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Responses(count) => write!(f, "{count} responses on the ring were not taken"),
+            Self::Unanswered(count) => write!(f, "{count} requests on the ring have no answer"),
+            Self::Accepted(count) => write!(f, "{count} accepted requests have not ended"),
+            Self::Completions(count) => write!(f, "{count} completions were not taken"),
+        }
+    }
+}
+
+impl<H: Hal> Vbd<H> {
+    fn fails(&self, step: DiskStep, why: WhyNot) -> StepError {
+        let disk = self.id;
+        StepError { disk, step, why }
+    }
+
+    /// Whether the disk could be frozen now: it is live, and can make durable
+    /// what was written to it. Without any effect.
+    ///
+    /// # Errors
+    /// What a freeze would fail with.
+    pub fn ask(&self) -> Result<(), StepError> {
+        let front = self.front.borrow();
+        match front.state() {
+            Lifecycle::Live if front.info.read_only => Ok(()),
+            Lifecycle::Live if front.info.durability == Durability::None => {
+                Err(self.fails(DiskStep::Ask, WhyNot::NoFlush))
+            }
+            Lifecycle::Live => Ok(()),
+            state => Err(self.fails(DiskStep::Ask, WhyNot::State(state))),
+        }
+    }
+
+    /// Shuts the gate: jobs' requests are refused from here on, before anything
+    /// is touched. What was accepted goes on.
+    ///
+    /// # Errors
+    /// [`WhyNot::State`] unless the disk is live.
+    pub fn shut(&self) -> Result<(), StepError> {
+        let state = self.state();
+        if state != Lifecycle::Live {
+            return Err(self.fails(DiskStep::Shut, WhyNot::State(state)));
+        }
+        self.step(Lifecycle::Freezing);
+        self.xen.record(Source::Vbd(self.number), "shut", 0);
+        Ok(())
+    }
+
+    /// Waits until everything that jobs had in flight has completed and its
+    /// completion was handed out by [`Queue::poll`], which is the main loop's to
+    /// call. Asks for events by itself: also a disk whose jobs polled wakes the
+    /// machine.
+    ///
+    /// # Errors
+    /// [`WhyNot::Deadline`] with how much was left; [`WhyNot::State`] when the
+    /// backend left meanwhile or the device failed.
+    pub async fn drain(&self, until: Instant) -> Result<(), StepError> {
+        let step = DiskStep::Drain;
+        let empty = || self.front.borrow().in_flight() == 0;
+        let arm = || self.front.borrow_mut().arm();
+        self.serve_until(step, until, arm, empty).await
+    }
+
+    /// Makes everything that has completed durable, with a flush of the kernel's
+    /// own. A disk that cannot be written needs none.
+    ///
+    /// # Errors
+    /// [`WhyNot::NoFlush`], [`WhyNot::Io`] when the backend failed it,
+    /// [`WhyNot::Deadline`], [`WhyNot::State`].
+    pub async fn flush(&self, until: Instant) -> Result<(), StepError> {
+        let step = DiskStep::Flush;
+        if self.front.borrow().info.read_only {
+            return Ok(());
+        }
+        let token = self.submit_flush().map_err(|why| self.fails(step, why))?;
+        let mut result = None;
+        let ended = || {
+            let mut front = self.front.borrow_mut();
+            front.private().poll(usize::MAX, &mut |done: Completion| {
+                // Others are of an earlier freeze that nobody waited for.
+                if done.token == token {
+                    result = Some(done.result);
+                }
+            });
+            result.is_some()
+        };
+        let arm = || self.front.borrow_mut().private().arm();
+        self.serve_until(step, until, arm, ended).await?;
+        match result {
+            Some(Err(IoError::NotSupported)) => Err(self.fails(step, WhyNot::NoFlush)),
+            Some(Err(error)) => Err(self.fails(step, WhyNot::Io(error))),
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+
+    fn submit_flush(&self) -> Result<TokenId, WhyNot> {
+        let mut front = self.front.borrow_mut();
+        let mut queue = front.private();
+        match queue.submit(Request::flush()) {
+            Ok(token) => {
+                queue.kick();
+                let id = token.id();
+                // The wait below looks for the id.
+                token.abandon();
+                Ok(id)
+            }
+            Err(refused) => Err(match refused.why {
+                Why::Unsupported(_) => WhyNot::NoFlush,
+                Why::NotLive(state) => WhyNot::State(state),
+                why => WhyNot::Refused(why),
+            }),
+        }
+    }
+
+    /// Serves the shut disk until `done`.
+    async fn serve_until(
+        &self,
+        step: DiskStep,
+        until: Instant,
+        arm: impl Fn() -> Armed,
+        mut done: impl FnMut() -> bool,
+    ) -> Result<(), StepError> {
+        let attention = self.front.borrow().attention.clone();
+        loop {
+            let seen = attention.seen();
+            let state = self.state();
+            if state != Lifecycle::Freezing {
+                return Err(self.fails(step, WhyNot::State(state)));
+            }
+            if done() {
+                self.xen.record(Source::Vbd(self.number), "served", 0);
+                return Ok(());
+            }
+            let in_flight = self.front.borrow().accepted();
+            let Some(port) = self.front.borrow().port() else {
+                return Err(self.fails(step, WhyNot::State(state)));
+            };
+            if self.xen.hal.now() >= until {
+                return Err(self.fails(step, WhyNot::Deadline { in_flight }));
+            }
+            let signal = self.xen.events.signal(port);
+            let fired = signal.seen();
+            if arm() == Armed::Poll {
+                // The main loop takes what is there.
+                yield_now().await;
+                continue;
+            }
+            let news = race(attention.changed(seen), signal.changed(fired));
+            // At the deadline, one more look.
+            let _ = timeout_at(self.xen.clone(), until, news).await;
+        }
+    }
+
+    /// Looks whether anything is left: on the ring, accepted, or not handed out.
+    ///
+    /// # Errors
+    /// [`WhyNot::Busy`] says what.
+    pub fn check_idle(&self) -> Result<(), StepError> {
+        let step = DiskStep::Idle;
+        let front = self.front.borrow();
+        if front.state() != Lifecycle::Freezing {
+            return Err(self.fails(step, WhyNot::State(front.state())));
+        }
+        match front.busy() {
+            None => Ok(()),
+            Some(busy) => Err(self.fails(step, WhyNot::Busy(busy))),
+        }
+    }
+
+    /// Disconnects an idle disk in good order: afterwards no page of it or of
+    /// its buffers is mapped by anybody, and it is
+    /// [`Frozen`](Lifecycle::Frozen).
+    ///
+    /// # Errors
+    /// [`WhyNot::Busy`]: it stays connected. [`WhyNot::Connect`] when the
+    /// backend did not close by `until`, and [`WhyNot::StillMapped`]: the
+    /// connection is given up, and the device connects anew when the backend has
+    /// closed. [`WhyNot::State`], [`WhyNot::Removed`].
+    pub async fn disconnect(&self, until: Instant) -> Result<(), StepError> {
+        let step = DiskStep::Disconnect;
+        self.check_idle().map_err(|mut error| {
+            error.step = step;
+            error
+        })?;
+        self.freeze_until.set(until);
+        *self.failure.borrow_mut() = None;
+        self.wish.set(Wish::Frozen);
+        let attention = self.front.borrow().attention.clone();
+        attention.notify();
+        // The store's own deadlines come on top.
+        let give_up = until + self.config.deadline;
+        self.reach(step, give_up, |state| match state {
+            Lifecycle::Frozen => Some(true),
+            Lifecycle::Freezing => None,
+            _ => Some(false),
+        })
+        .await
+    }
+
+    /// Connects a frozen disk for the kernel alone, on terms that suit an image:
+    /// see [`VbdConfig::for_image`](super::VbdConfig::for_image). It is then
+    /// shut to jobs ([`Freezing`](Lifecycle::Freezing)), and
+    /// [`Front::private`](super::Front::private) is the way in. All of memory
+    /// may be registered there as one region, at no cost, and requests carry
+    /// [`Buffer::part`](firn_block::Buffer::part)s of it.
+    ///
+    /// # Errors
+    /// [`WhyNot::State`] unless it is frozen; [`WhyNot::Connect`]: it is frozen
+    /// again and may be tried again; [`WhyNot::Deadline`]: still on the way.
+    pub async fn connect_private(&self, until: Instant) -> Result<(), StepError> {
+        let step = DiskStep::Private;
+        let state = self.state();
+        if state != Lifecycle::Frozen {
+            return Err(self.fails(step, WhyNot::State(state)));
+        }
+        self.call_back(Wish::Private);
+        self.reach(step, until, |state| {
+            self.arrived(state, Lifecycle::Freezing)
+        })
+        .await
+    }
+
+    /// Makes the disk live again, from wherever a freeze left it: opens the gate
+    /// where the connection still stands, connects anew on the ordinary terms
+    /// where it does not. Does nothing on a live disk.
+    ///
+    /// # Errors
+    /// [`WhyNot::Connect`]: it is frozen again and may be tried again.
+    /// [`WhyNot::Deadline`]: still on the way. [`WhyNot::State`] of a device
+    /// that failed; [`WhyNot::Removed`].
+    pub async fn thaw(&self, until: Instant) -> Result<(), StepError> {
+        let step = DiskStep::Thaw;
+        if self.state() == Lifecycle::Freezing {
+            if self.wish.get() == Wish::Live {
+                self.front.borrow_mut().kernel_done.clear();
+                self.step(Lifecycle::Live);
+                return Ok(());
+            }
+            // The terms of an image are not those of a life.
+            let closed = self.disconnect(until).await;
+            closed.map_err(|mut error| {
+                error.step = step;
+                error
+            })?;
+        }
+        self.call_back(Wish::Live);
+        self.reach(step, until, |state| self.arrived(state, Lifecycle::Live))
+            .await
+    }
+
+    fn call_back(&self, wish: Wish) {
+        *self.failure.borrow_mut() = None;
+        self.wish.set(wish);
+        let attention = self.front.borrow().attention.clone();
+        attention.notify();
+    }
+
+    /// Whether a state on the way to `goal` is the end of the way.
+    fn arrived(&self, state: Lifecycle, goal: Lifecycle) -> Option<bool> {
+        match state {
+            _ if state == goal => Some(true),
+            Lifecycle::Failed => Some(false),
+            // A wish that was taken back: the handshake failed.
+            Lifecycle::Frozen if self.wish.get() == Wish::Frozen => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Waits until `there` knows how it ended.
+    async fn reach(
+        &self,
+        step: DiskStep,
+        until: Instant,
+        there: impl Fn(Lifecycle) -> Option<bool>,
+    ) -> Result<(), StepError> {
+        loop {
+            let seen = self.changed.seen();
+            let state = self.state();
+            match there(state) {
+                Some(true) => return Ok(()),
+                Some(false) => {
+                    let why = self.failure.borrow_mut().take();
+                    return Err(self.fails(step, why.unwrap_or(WhyNot::State(state))));
+                }
+                None if self.removed.get() || self.ended.get() => {
+                    return Err(self.fails(step, WhyNot::Removed));
+                }
+                None => {}
+            }
+            let changed = self.changed.changed(seen);
+            if timeout_at(self.xen.clone(), until, changed).await.is_err() {
+                let in_flight = self.front.borrow().accepted();
+                return Err(self.fails(step, WhyNot::Deadline { in_flight }));
+            }
+        }
+    }
+}

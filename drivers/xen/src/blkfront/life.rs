@@ -1,0 +1,216 @@
+//! A device's life: one `async` task that goes wherever the backend, the kernel
+//! and the host take it.
+
+use super::connect::ConnectError;
+use super::freeze::WhyNot;
+use super::vbd::{End, OtherEnd, Vbd, Wish};
+use crate::hal::Hal;
+use crate::trace::Source;
+use crate::wire::DomId;
+use crate::wire::xenbus::XenbusState;
+use alloc::format;
+use alloc::rc::Rc;
+use firn_block::IoError;
+use firn_block::gate::Lifecycle;
+use firn_task::race;
+
+impl<H: Hal> Vbd<H> {
+    /// The device's life, from handshake to removal.
+    pub async fn run(self: Rc<Self>) {
+        if let Err(error) = self.live_on().await {
+            log::error!("{}: {error}", self.id);
+            self.xen.record(Source::Vbd(self.number), "failed", 0);
+            *self.error.borrow_mut() = Some(error);
+            self.cut(IoError::Gone);
+            self.step(Lifecycle::Failed);
+            // Lets the backend and the toolstack clean up.
+            self.say_closed().await;
+        }
+        self.buffers_came_back().await;
+        self.ended.set(true);
+        self.changed.notify();
+    }
+
+    /// Waits until nobody has a buffer of this disk any more: giving them back
+    /// takes its queue.
+    async fn buffers_came_back(&self) {
+        let attention = self.front.borrow().attention.clone();
+        loop {
+            let seen = attention.seen();
+            if !self.front.borrow().has_lent_buffers() {
+                return;
+            }
+            attention.changed(seen).await;
+        }
+    }
+
+    /// Lives on one host after the other.
+    async fn live_on(&self) -> Result<(), ConnectError> {
+        loop {
+            let generation = self.xen.generation();
+            match self.live_on_this_host().await {
+                Err(_) if self.xen.generation() != generation => {
+                    if self.state() == Lifecycle::Suspended {
+                        self.step(Lifecycle::Reissuing);
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn live_on_this_host(&self) -> Result<(), ConnectError> {
+        let mut other = self.find_backend().await?;
+        loop {
+            match self.state() {
+                Lifecycle::Connecting | Lifecycle::Reissuing => self.connect(&mut other).await?,
+                Lifecycle::Live | Lifecycle::Freezing | Lifecycle::Suspended => {
+                    let end = self.follow(&mut other).await?;
+                    self.close(&mut other, end).await?;
+                }
+                Lifecycle::Frozen => {
+                    if !self.is_called_back().await {
+                        self.step(Lifecycle::Closed);
+                        return Ok(());
+                    }
+                    self.step(Lifecycle::Thawing);
+                }
+                Lifecycle::Thawing => self.try_thaw(&mut other).await?,
+                Lifecycle::Closing | Lifecycle::Closed => {
+                    if !self.revived(&mut other).await? {
+                        return Ok(());
+                    }
+                    self.step(Lifecycle::Connecting);
+                }
+                Lifecycle::Failed => return Ok(()),
+            }
+        }
+    }
+
+    /// Reads who the backend is, and watches its state.
+    async fn find_backend(&self) -> Result<OtherEnd<H>, ConnectError> {
+        let generation = self.xen.generation();
+        let path = self.own("backend").await?;
+        let domain = self.own("backend-id").await?;
+        let domain = domain
+            .parse()
+            .map_err(|_| ConnectError::NoBackend { key: "backend-id" })?;
+        let state = format!("{path}/state");
+        let watch = self.through_resets(async || self.store.watch(&state).await);
+        let watch = watch.await?;
+        Ok(OtherEnd {
+            path,
+            domain: DomId(domain),
+            watch,
+            generation,
+        })
+    }
+
+    /// Watches a live connection until something ends it.
+    async fn follow(&self, other: &mut OtherEnd<H>) -> Result<End, ConnectError> {
+        let attention = self.front.borrow().attention.clone();
+        loop {
+            let seen = attention.seen();
+            if self.front.borrow().offence().is_some() {
+                return Ok(End::Offence);
+            }
+            match self.state_of(other).await? {
+                XenbusState::CONNECTED => self.look_for_resize(other).await?,
+                XenbusState::CLOSING => return Ok(End::BackendCloses),
+                // It forgot us: whatever was in flight is lost with it.
+                XenbusState::UNKNOWN
+                | XenbusState::INITIALISING
+                | XenbusState::INIT_WAIT
+                | XenbusState::CLOSED => return Ok(End::BackendGone),
+                XenbusState::RECONFIGURING | XenbusState::RECONFIGURED => {}
+                state => {
+                    let step = "stay connected";
+                    return Err(ConnectError::OutOfOrder { step, state });
+                }
+            }
+            if self.wish.get() == Wish::Frozen && self.state() == Lifecycle::Freezing {
+                return Ok(End::Freeze);
+            }
+            race(other.watch.changed(), attention.changed(seen)).await;
+        }
+    }
+
+    /// A backend announces a new size by writing its state once more.
+    async fn look_for_resize(&self, other: &OtherEnd<H>) -> Result<(), ConnectError> {
+        let (logical_block, old) = {
+            let front = self.front.borrow();
+            (front.info.logical_block, front.info.capacity)
+        };
+        let keys = self.keys(other).await?;
+        let capacity = keys.capacity(logical_block)?;
+        if capacity != old {
+            log::info!("{}: {old} sectors are now {capacity}", self.id);
+            self.xen
+                .record(Source::Vbd(self.number), "resized", capacity);
+            self.front.borrow_mut().resize(capacity);
+            self.changed.notify();
+        }
+        Ok(())
+    }
+
+    /// After a close: whether the backend starts over before the device is
+    /// removed. Where it was late to close for a freeze, that it has closed is
+    /// enough.
+    async fn revived(&self, other: &mut OtherEnd<H>) -> Result<bool, ConnectError> {
+        let attention = self.front.borrow().attention.clone();
+        loop {
+            let seen = attention.seen();
+            if self.removed.get() {
+                return Ok(false);
+            }
+            match self.state_of(other).await {
+                Ok(XenbusState::INIT_WAIT) => break,
+                Ok(XenbusState::CLOSED) if self.comes_back.get() => break,
+                Ok(_) => {}
+                Err(_) => {
+                    self.check_host(other)?;
+                    return Ok(false);
+                }
+            }
+            race(other.watch.changed(), attention.changed(seen)).await;
+        }
+        self.comes_back.set(false);
+        Ok(true)
+    }
+
+    /// While frozen: whether the kernel wants the disk again before the device
+    /// is removed. Whatever the backend says meanwhile is of no interest: the
+    /// next connection begins with a look at who it is.
+    async fn is_called_back(&self) -> bool {
+        let attention = self.front.borrow().attention.clone();
+        loop {
+            let seen = attention.seen();
+            if self.removed.get() {
+                return false;
+            }
+            if self.wish.get() != Wish::Frozen {
+                return true;
+            }
+            attention.changed(seen).await;
+        }
+    }
+
+    /// Connects again after a freeze, to whatever backend there is now. One that
+    /// fails leaves the disk frozen, and may be tried again.
+    async fn try_thaw(&self, other: &mut OtherEnd<H>) -> Result<(), ConnectError> {
+        let connected = async {
+            *other = self.find_backend().await?;
+            self.connect(other).await
+        };
+        let Err(error) = connected.await else {
+            return Ok(());
+        };
+        self.check_host(other)?;
+        log::warn!("{}: {error}", self.id);
+        *self.failure.borrow_mut() = Some(WhyNot::Connect(error));
+        self.wish.set(Wish::Frozen);
+        self.try_switch(other, XenbusState::CLOSED).await;
+        self.step(Lifecycle::Frozen);
+        Ok(())
+    }
+}

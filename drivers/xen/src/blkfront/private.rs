@@ -1,0 +1,90 @@
+//! The kernel's own way into a disk that is shut to jobs.
+
+use super::front::{Front, Owner};
+use crate::hal::Hal;
+use firn_block::shm::Region;
+use firn_block::{
+    Armed, Buffer, Completion, DiskInfo, Queue, Refused, RegisterError, Request, Stats, Token,
+    Unregistered,
+};
+
+/// A disk's queue as the kernel uses it for itself: to flush before a
+/// disconnect, and to write or read an image.
+///
+/// It accepts requests while the gate is shut to jobs
+/// ([`Lifecycle::Freezing`](firn_block::gate::Lifecycle::Freezing)), and its
+/// completions are its own: the main loop's [`Queue::poll`] does not see them,
+/// and [`Queue::in_flight`] counts them alone. Made by [`Front::private`]; it
+/// keeps nothing of its own, so making one for each call is the way to use it.
+pub struct PrivateQueue<'a, H: Hal>(&'a mut Front<H>);
+
+impl<H: Hal> Front<H> {
+    /// The kernel's own way in.
+    pub const fn private(&mut self) -> PrivateQueue<'_, H> {
+        PrivateQueue(self)
+    }
+
+    /// Hands a request of the kernel's out, unless it gave up on it: a freeze
+    /// that was called off does not wait for its flush.
+    pub(super) fn end_kernel_request(&mut self, completion: Completion) {
+        self.kernel_in_flight -= 1;
+        if !self.gate.is_open() {
+            self.kernel_done.push_back(completion);
+        }
+    }
+}
+
+impl<H: Hal> Queue for PrivateQueue<'_, H> {
+    fn info(&self) -> &DiskInfo {
+        self.0.info()
+    }
+
+    fn register(&mut self, region: Region) -> Result<Buffer, RegisterError> {
+        self.0.register(region)
+    }
+
+    fn unregister(&mut self, buffer: Buffer) -> Unregistered {
+        self.0.unregister(buffer)
+    }
+
+    fn reuse(&mut self, pages: usize) -> Option<Buffer> {
+        self.0.reuse(pages)
+    }
+
+    fn submit(&mut self, request: Request) -> Result<Token, Refused> {
+        self.0.accept(request, Owner::Kernel)
+    }
+
+    fn kick(&mut self) {
+        self.0.kick();
+    }
+
+    fn poll(&mut self, budget: usize, done: &mut dyn FnMut(Completion)) -> usize {
+        self.0.reap(budget);
+        let mut handed = 0;
+        while handed < budget {
+            let Some(completion) = self.0.kernel_done.pop_front() else {
+                break;
+            };
+            handed += 1;
+            done(completion);
+        }
+        handed
+    }
+
+    fn arm(&mut self) -> Armed {
+        if self.0.kernel_done.is_empty() {
+            self.0.arm_ring()
+        } else {
+            Armed::Poll
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.0.kernel_in_flight + self.0.kernel_done.len()
+    }
+
+    fn stats(&self) -> &Stats {
+        self.0.stats()
+    }
+}
