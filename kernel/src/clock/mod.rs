@@ -27,6 +27,14 @@ pub fn start(source: &'static dyn Source, zero: u64) {
     });
 }
 
+/// The source counts from another point now, as after a move to another host:
+/// the clock goes on from its latest reading.
+pub fn rebase() {
+    if let Some(source) = SOURCE.get() {
+        CLOCK.rebase(source.now_ns());
+    }
+}
+
 /// Nanoseconds since [`start`]; zero before it.
 pub fn now_ns() -> u64 {
     SOURCE

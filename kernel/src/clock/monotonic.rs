@@ -22,9 +22,23 @@ impl Monotonic {
         self.start.store(now, Ordering::Relaxed);
     }
 
+    /// The source was exchanged, and the new one says `now`: the clock goes on
+    /// from where it stood.
+    pub fn rebase(&self, now: u64) {
+        self.start
+            .store(now.wrapping_sub(self.latest()), Ordering::Relaxed);
+    }
+
     /// The clock's value when its source says `now`.
     pub fn advance_to(&self, now: u64) -> u64 {
-        let elapsed = now.saturating_sub(self.start.load(Ordering::Relaxed));
+        // The zero may lie before the source's own, as a negative number. What
+        // seems later than the end of time is a source that jumped back.
+        let elapsed = now.wrapping_sub(self.start.load(Ordering::Relaxed));
+        let elapsed = if elapsed.cast_signed() < 0 {
+            0
+        } else {
+            elapsed
+        };
         self.latest
             .fetch_max(elapsed, Ordering::Relaxed)
             .max(elapsed)
@@ -37,7 +51,7 @@ impl Monotonic {
 
     /// The source's time when this clock reads `value`.
     pub fn source_time(&self, value: u64) -> u64 {
-        self.start.load(Ordering::Relaxed).saturating_add(value)
+        self.start.load(Ordering::Relaxed).wrapping_add(value)
     }
 }
 
@@ -65,12 +79,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_goes_back(source in prop::collection::vec(any::<u64>(), 1..50)) {
+        fn never_goes_back(
+            source in prop::collection::vec((0..u64::MAX / 2, any::<bool>()), 1..50)
+        ) {
             let clock = Monotonic::new();
             let mut last = 0;
-            for now in source {
+            for (now, exchanged) in source {
+                if exchanged {
+                    clock.rebase(now);
+                    prop_assert_eq!(clock.advance_to(now), last);
+                    prop_assert_eq!(clock.advance_to(now + 7), last + 7);
+                    prop_assert_eq!(clock.source_time(last + 7), now + 7);
+                }
                 let value = clock.advance_to(now);
-                prop_assert!(value >= last && value >= now);
+                prop_assert!(value >= last);
                 last = value;
             }
         }

@@ -1,5 +1,6 @@
 //! The machine as jobs see it.
 
+mod answer;
 mod input;
 mod report;
 mod store;
@@ -43,11 +44,12 @@ impl KernelMachine {
 
 impl Time for KernelMachine {
     fn now(&self) -> Instant {
-        Instant::from_nanos(clock::now_ns())
+        self.main_loop()
+            .job_time(Instant::from_nanos(clock::now_ns()))
     }
 
     fn timers(&self) -> &Timers {
-        &self.main_loop().jobs.timers
+        &self.main_loop().jobs().timers
     }
 }
 
@@ -69,9 +71,10 @@ impl Machine for KernelMachine {
             let _boot = mm::enter(Memory::Boot);
             self.main_loop().bus.vbds()
         };
+        let names = self.main_loop().names.borrow();
         let mut reports: Vec<_> = vbds
             .iter()
-            .map(|vbd| disk_report(vbd.to_report()))
+            .map(|vbd| disk_report(vbd.to_report(), names.to_job(vbd.id())))
             .collect();
         reports.sort_by_key(|report| report.id);
         reports
@@ -83,21 +86,28 @@ impl Machine for KernelMachine {
         value: T,
         work: impl FnOnce(&mut dyn Queue, T) -> R,
     ) -> Result<R, T> {
-        let Some(vbd) = self.main_loop().bus.find(disk) else {
+        let main_loop = self.main_loop();
+        let present = main_loop.names.borrow().to_boot(disk);
+        let Some(vbd) = main_loop.bus.find(present) else {
             return Err(value);
         };
         let Ok(mut front) = vbd.front.try_borrow_mut() else {
             return Err(value);
         };
-        Ok(work(&mut BootQueue(&mut *front), value))
+        let mut queue = BootQueue {
+            queue: &mut *front,
+            buffers: &main_loop.jobs().buffers,
+            disk,
+        };
+        Ok(work(&mut queue, value))
     }
 
     fn channels(&self) -> &ChannelTable {
-        &self.main_loop().jobs.channels
+        &self.main_loop().jobs().channels
     }
 
     fn mode(&self, disk: DiskId) -> Mode {
-        match self.main_loop().is_polled(disk) {
+        match self.main_loop().jobs().polled.borrow().contains(&disk) {
             true => Mode::Poll,
             false => Mode::Event,
         }
@@ -167,7 +177,9 @@ impl Machine for KernelMachine {
     }
 }
 
-fn disk_report(vbd: VbdReport) -> DiskReport {
+/// A disk as jobs see it, under the name that they know.
+fn disk_report(mut vbd: VbdReport, name: DiskId) -> DiskReport {
+    vbd.info.id = name;
     let features = match (&vbd.offence, &vbd.error) {
         (Some(offence), _) => alloc::format!("{offence}"),
         (None, Some(error)) => alloc::format!("{error}"),

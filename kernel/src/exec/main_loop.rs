@@ -1,6 +1,5 @@
 //! The loop that runs everything on the first vCPU.
 
-use alloc::collections::BTreeSet;
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
@@ -21,7 +20,7 @@ use spin::Once;
 
 use super::job_state::JobState;
 use super::machine::Input;
-use super::{Alarm, Rest};
+use super::{Alarm, Names, Rest};
 use crate::arch::{FirstCpu, idle};
 use crate::clock;
 use crate::host::xen::XenHal;
@@ -50,10 +49,14 @@ pub struct MainLoop {
     pub(super) input: Input,
     /// Tasks of the kernel and its drivers: they live in boot memory.
     pub(super) drivers: Rc<Executor>,
-    /// Tasks of applications, and what they share.
-    pub(super) jobs: &'static JobState,
-    /// Disks whose jobs look for completions themselves.
-    polled: RefCell<BTreeSet<DiskId>>,
+    /// Tasks of applications, and what they share: in job memory.
+    jobs: Cell<&'static JobState>,
+    /// No job runs, and nobody but the power code touches job memory.
+    parked: Cell<bool>,
+    /// What the jobs' clock is ahead of this boot's.
+    job_clock: Cell<Duration>,
+    /// What jobs call the disks.
+    pub(super) names: RefCell<Names>,
     alarm: Alarm,
     /// When the present halt began.
     resting: Cell<Option<Instant>>,
@@ -94,8 +97,10 @@ impl MainLoop {
                 bus,
                 input: Input::new(console),
                 drivers,
-                jobs: JobState::create(),
-                polled: RefCell::default(),
+                jobs: Cell::new(JobState::create()),
+                parked: Cell::new(false),
+                job_clock: Cell::new(Duration::ZERO),
+                names: RefCell::new(Names::new()),
                 alarm: Alarm::new(),
                 resting: Cell::new(None),
                 halted: Cell::new(Duration::ZERO),
@@ -108,7 +113,47 @@ impl MainLoop {
     /// Adds a task of an application; `make` runs in job memory.
     pub fn spawn_job<F: Future<Output = ()> + 'static>(&self, make: impl FnOnce() -> F) {
         let _job = mm::enter(Memory::Job);
-        self.jobs.executor.spawn(make());
+        self.jobs().executor.spawn(make());
+    }
+
+    /// What the jobs share.
+    pub(super) fn jobs(&self) -> &'static JobState {
+        self.jobs.get()
+    }
+
+    /// The jobs' clock when this boot's reads `now`.
+    pub(super) fn job_time(&self, now: Instant) -> Instant {
+        now + self.job_clock.get()
+    }
+
+    /// Stops polling jobs. Their clock is noted in job memory.
+    pub(super) fn park(&self) {
+        if !self.parked.replace(true) {
+            self.input.forget_reader();
+            let jobs = self.jobs();
+            jobs.parked_at.set(self.job_time(self.xen.hal.now()));
+        }
+    }
+
+    /// Lets jobs run again, and wakes them all: what they waited for may have
+    /// come, or have been forgotten, while they stood still.
+    pub(super) fn unpark(&self) {
+        if self.parked.replace(false) {
+            self.jobs().executor.wake_all();
+        }
+    }
+
+    /// Whether jobs stand still.
+    pub(super) fn is_parked(&self) -> bool {
+        self.parked.get()
+    }
+
+    /// Takes another state of the jobs, such as one that was loaded; they are
+    /// parked. Their clock goes on where it stopped, and never back.
+    pub(super) fn replace_jobs(&self, jobs: &'static JobState) {
+        self.jobs.set(jobs);
+        let ahead = jobs.parked_at.get().since(self.xen.hal.now());
+        self.job_clock.set(ahead);
     }
 
     /// Runs until the disks that are there are connected or have failed, so
@@ -122,7 +167,7 @@ impl MainLoop {
 
     /// Runs until all jobs have ended.
     pub fn run(&self) {
-        self.run_until(|| self.jobs.executor.is_empty());
+        self.run_until(|| !self.parked.get() && self.jobs().executor.is_empty());
     }
 
     fn run_until(&self, done: impl Fn() -> bool) {
@@ -149,14 +194,28 @@ impl MainLoop {
         let more = self.store.poll();
         self.reap_disks();
         self.drivers.poll_ready();
-        let _job = mm::enter(Memory::Job);
-        self.jobs.timers.fire(now);
-        self.jobs.executor.poll_ready();
+        if !self.parked.get() {
+            let _job = mm::enter(Memory::Job);
+            let jobs = self.jobs();
+            jobs.timers.fire(self.job_time(now));
+            jobs.executor.poll_ready();
+        }
         more || self.has_ready()
     }
 
     fn has_ready(&self) -> bool {
-        self.drivers.has_ready() || self.jobs.executor.has_ready()
+        let job_ready = || !self.parked.get() && self.jobs().executor.has_ready();
+        self.drivers.has_ready() || job_ready()
+    }
+
+    /// When the jobs want to be woken, by this boot's clock.
+    fn job_deadline(&self) -> Option<Instant> {
+        if self.parked.get() {
+            return None;
+        }
+        let at = self.jobs().timers.next_deadline()?;
+        let start = self.job_time(Instant::default());
+        Some(Instant::default() + at.since(start))
     }
 
     /// How long the machine has been halted since it came up.
@@ -177,7 +236,7 @@ impl MainLoop {
 
     fn deliver(&self, completion: Completion) {
         let _job = mm::enter(Memory::Job);
-        if let Err(stray) = self.jobs.channels.deliver(completion) {
+        if let Err(stray) = self.jobs().channels.deliver(completion) {
             log::error!("a completion that nobody waits for: {stray:?}");
         }
     }
@@ -187,7 +246,7 @@ impl MainLoop {
     /// read again: a deadline that has just come makes the timer fire at once.
     fn rest(&self) {
         let now = Instant::from_nanos(clock::latest_ns());
-        let deadlines = [self.xen.next_deadline(), self.jobs.timers.next_deadline()];
+        let deadlines = [self.xen.next_deadline(), self.job_deadline()];
         let deadline = deadlines.into_iter().flatten().min();
         let rest = self.alarm.rest(now, deadline);
         if let Rest::SetTimerAndHalt(at) = rest
@@ -217,23 +276,28 @@ impl MainLoop {
         quiet
     }
 
-    /// Whether the disk's jobs look for completions themselves.
+    /// Whether the jobs of this boot's disk look for completions themselves.
     pub(super) fn is_polled(&self, disk: DiskId) -> bool {
-        self.polled.borrow().contains(&disk)
+        let name = self.names.borrow().to_job(disk);
+        !self.parked.get() && self.jobs().polled.borrow().contains(&name)
     }
 
-    /// Chooses between looking and waiting for events. A port that is masked
-    /// now is unmasked by the next [`Queue::arm`].
-    pub(super) fn set_polled(&self, disk: DiskId, polled: bool) {
-        let mut disks = self.polled.borrow_mut();
-        if !polled {
-            disks.remove(&disk);
-            return;
+    /// Chooses between looking and waiting for events, for the disk that jobs
+    /// call `name`. A port that is masked now is unmasked by the next
+    /// [`Queue::arm`].
+    pub(super) fn set_polled(&self, name: DiskId, polled: bool) {
+        {
+            let _job = mm::enter(Memory::Job);
+            let mut disks = self.jobs().polled.borrow_mut();
+            if !polled {
+                disks.remove(&name);
+                return;
+            }
+            disks.insert(name);
         }
-        disks.insert(disk);
         let port = self
             .bus
-            .find(disk)
+            .find(self.names.borrow().to_boot(name))
             .and_then(|vbd| vbd.front.borrow().port());
         if let Some(port) = port {
             self.xen.events.mask(port);

@@ -1,5 +1,8 @@
 //! The main loop: events and timers, drivers, jobs, and halting when all wait.
 
+mod asks;
+mod names;
+mod registry;
 mod sleep;
 
 #[cfg(firn_bare)]
@@ -11,8 +14,11 @@ mod main_loop;
 #[cfg(firn_bare)]
 mod queue;
 
+pub use asks::{AskId, Asks};
 #[cfg(firn_bare)]
 pub use machine::KernelMachine;
 #[cfg(firn_bare)]
 pub use main_loop::MainLoop;
+pub use names::Names;
+pub use registry::{Registered, Registry};
 pub use sleep::{Alarm, Rest};

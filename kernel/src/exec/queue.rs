@@ -2,50 +2,74 @@
 
 use firn_block::shm::Region;
 use firn_block::{
-    Armed, Buffer, Completion, DiskInfo, Queue, Refused, RegisterError, Request, Stats, Token,
-    Unregistered,
+    Armed, Buffer, Completion, DiskId, DiskInfo, Queue, Refused, RegisterError, Request, Stats,
+    Token, Unregistered,
 };
 
+use super::Registry;
 use crate::mm::{self, Memory};
 
 /// Runs every call of a driver in boot memory, and what a driver calls back in
-/// the memory of the caller.
-pub(super) struct BootQueue<'a>(pub(super) &'a mut dyn Queue);
+/// the memory of the caller. Keeps the registry of the jobs' buffers.
+pub(super) struct BootQueue<'a> {
+    pub(super) queue: &'a mut dyn Queue,
+    pub(super) buffers: &'a Registry,
+    /// The disk's name among jobs.
+    pub(super) disk: DiskId,
+}
+
+impl BootQueue<'_> {
+    fn note(&self, buffer: &Buffer) {
+        let _job = mm::enter(Memory::Job);
+        self.buffers.add(self.disk, buffer);
+    }
+}
 
 impl Queue for BootQueue<'_> {
     fn info(&self) -> &DiskInfo {
-        self.0.info()
+        self.queue.info()
     }
 
     fn register(&mut self, region: Region) -> Result<Buffer, RegisterError> {
-        let _boot = mm::enter(Memory::Boot);
-        self.0.register(region)
+        let registered = {
+            let _boot = mm::enter(Memory::Boot);
+            self.queue.register(region)
+        };
+        registered.inspect(|buffer| self.note(buffer))
     }
 
     fn unregister(&mut self, buffer: Buffer) -> Unregistered {
-        let _boot = mm::enter(Memory::Boot);
-        self.0.unregister(buffer)
+        let addr = buffer.region().addr();
+        let outcome = {
+            let _boot = mm::enter(Memory::Boot);
+            self.queue.unregister(buffer)
+        };
+        self.buffers.give_back(addr, &outcome);
+        outcome
     }
 
     fn reuse(&mut self, pages: usize) -> Option<Buffer> {
-        let _boot = mm::enter(Memory::Boot);
-        self.0.reuse(pages)
+        let reused = {
+            let _boot = mm::enter(Memory::Boot);
+            self.queue.reuse(pages)
+        };
+        reused.inspect(|buffer| self.note(buffer))
     }
 
     fn submit(&mut self, request: Request) -> Result<Token, Refused> {
         let _boot = mm::enter(Memory::Boot);
-        self.0.submit(request)
+        self.queue.submit(request)
     }
 
     fn kick(&mut self) {
         let _boot = mm::enter(Memory::Boot);
-        self.0.kick();
+        self.queue.kick();
     }
 
     fn poll(&mut self, budget: usize, done: &mut dyn FnMut(Completion)) -> usize {
         let caller = mm::running();
         let _boot = mm::enter(Memory::Boot);
-        self.0.poll(budget, &mut |completion| {
+        self.queue.poll(budget, &mut |completion| {
             let _caller = mm::enter(caller);
             done(completion);
         })
@@ -53,14 +77,14 @@ impl Queue for BootQueue<'_> {
 
     fn arm(&mut self) -> Armed {
         let _boot = mm::enter(Memory::Boot);
-        self.0.arm()
+        self.queue.arm()
     }
 
     fn in_flight(&self) -> usize {
-        self.0.in_flight()
+        self.queue.in_flight()
     }
 
     fn stats(&self) -> &Stats {
-        self.0.stats()
+        self.queue.stats()
     }
 }

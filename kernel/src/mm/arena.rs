@@ -6,7 +6,9 @@
 //! that job memory is complete in itself: whoever has its pages has its heap.
 
 use core::alloc::{GlobalAlloc, Layout};
+use core::any::TypeId;
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use core::ops::Range;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -47,8 +49,9 @@ pub(super) struct Head {
     magic: u64,
     pub(super) heap: Heap,
     counts: Counts,
-    /// The address of what the arena's user wants to find again.
-    root: usize,
+    /// The address of what the arena's user wants to find again, and a number
+    /// that its type has in this build.
+    root: (usize, u64),
 }
 
 const _: () = assert!(size_of::<Head>() == PAGE as usize);
@@ -115,7 +118,7 @@ pub enum AdoptError {
     },
     /// More bytes are said to be in use than the heap has.
     Used(usize),
-    /// The root lies outside the heap, or is misaligned.
+    /// The root lies outside the heap, is misaligned or of another type.
     Root(usize),
 }
 
@@ -130,7 +133,7 @@ impl fmt::Display for AdoptError {
                 )
             }
             Self::Used(used) => write!(f, "the heap claims {used} bytes in use, more than it has"),
-            Self::Root(root) => write!(f, "the root at {root:#x} is outside the heap"),
+            Self::Root(root) => write!(f, "there is no root at {root:#x}"),
         }
     }
 }
@@ -171,7 +174,7 @@ impl Memories {
                 magic: MAGIC,
                 heap: Heap::new(heap, size),
                 counts: Counts::default(),
-                root: 0,
+                root: (0, 0),
             });
         }
         arena.head = NonNull::new(head);
@@ -180,8 +183,7 @@ impl Memories {
 
     /// Takes what now lies in the memory of arena `which` as its heap: another
     /// boot's arena of the same build and the same address, whose memory was no
-    /// larger. What this boot has more is added to the heap. Returns the root,
-    /// aligned to `align`.
+    /// larger. What this boot has more is added to the heap. Returns the root.
     ///
     /// # Errors
     /// [`AdoptError`]; the arena is then unusable until it is given anew.
@@ -190,7 +192,7 @@ impl Memories {
     /// The memory holds, byte for byte, what such an arena held while nobody
     /// ran in it, apart from its [`Memories::free_pages`]; nobody uses a block
     /// of the former contents any more.
-    pub unsafe fn adopt(&self, which: Memory, align: usize) -> Result<usize, AdoptError> {
+    pub unsafe fn adopt<T: 'static>(&self, which: Memory) -> Result<&'static T, AdoptError> {
         let mut arena = self.arenas[which as usize].lock();
         let memory = arena.memory.clone();
         let head = arena.head().ok_or(AdoptError::NoHead)?;
@@ -204,15 +206,20 @@ impl Memories {
         if head.heap.used() > top - bottom {
             return Err(AdoptError::Used(head.heap.used()));
         }
-        if !(bottom..top).contains(&head.root) || !head.root.is_multiple_of(align) {
-            return Err(AdoptError::Root(head.root));
+        let (root, key) = head.root;
+        let last = top.saturating_sub(size_of::<T>());
+        let inside = (bottom..=last).contains(&root) && root.is_multiple_of(align_of::<T>());
+        if !inside || key != type_key::<T>() {
+            return Err(AdoptError::Root(root));
         }
         if memory.end > top {
             // SAFETY: the heap ends at `top`, and the memory behind it is this
             // arena's up to its end.
             unsafe { head.heap.extend(memory.end - top) };
         }
-        Ok(head.root)
+        // SAFETY: inside the heap and aligned; `set_root` noted a `T` there in
+        // the boot whose memory this is, as the caller vouches.
+        Ok(unsafe { &*ptr::with_exposed_provenance(root) })
     }
 
     /// Makes `which` the memory of all allocations until the guard is dropped.
@@ -235,9 +242,9 @@ impl Memories {
     }
 
     /// Notes in the head page of arena `which` where its user begins.
-    pub fn set_root(&self, which: Memory, root: usize) {
+    pub fn set_root<T: 'static>(&self, which: Memory, root: &'static T) {
         if let Some(head) = self.arenas[which as usize].lock().head() {
-            head.root = root;
+            head.root = (ptr::from_ref(root).expose_provenance(), type_key::<T>());
         }
     }
 
@@ -268,6 +275,25 @@ impl Memories {
             .head()
             .map_or(ptr::null_mut(), |head| head.allocate(layout))
     }
+}
+
+/// A number for a type, the same in every run of one build.
+fn type_key<T: 'static>() -> u64 {
+    /// The type's own hash, as it is.
+    struct Key(u64);
+    impl Hasher for Key {
+        fn finish(&self) -> u64 {
+            self.0
+        }
+        fn write(&mut self, bytes: &[u8]) {
+            for byte in bytes {
+                self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+            }
+        }
+    }
+    let mut key = Key(0);
+    TypeId::of::<T>().hash(&mut key);
+    key.finish()
 }
 
 impl Default for Memories {

@@ -1,5 +1,6 @@
 //! Memory on the bare machine: bringing it up, and the kernel's own instances.
 
+use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
 use core::fmt;
 use core::ops::Range;
@@ -10,8 +11,8 @@ use spin::{Mutex, Once};
 
 use super::paging::{self, Part};
 use super::{
-    BOOT_WINDOW, Counts, FrameError, Frames, IMAGE_WINDOW, Memories, Memory, MemoryError, PAGE,
-    Plan, Running, Windows, align_up,
+    AdoptError, BOOT_WINDOW, Counts, FrameError, Frames, IMAGE_WINDOW, Memories, Memory,
+    MemoryError, PAGE, Plan, Running, Windows, align_up,
 };
 use crate::bootinfo::{BootInfo, PhysMemory};
 
@@ -105,6 +106,12 @@ fn image_parts() -> [Part; 3] {
     ]
 }
 
+/// The addresses of the image's writable part: statics and stacks, which are
+/// boot memory like the heap.
+pub fn statics() -> Range<u64> {
+    symbol!(firn_rodata_end)..IMAGE_WINDOW + symbol!(firn_image_end)
+}
+
 /// A physical range in the direct map.
 fn direct(physical: &Range<u64>) -> Range<usize> {
     (BOOT_WINDOW + physical.start) as usize..(BOOT_WINDOW + physical.end) as usize
@@ -175,9 +182,54 @@ pub fn running() -> Memory {
     MEMORIES.running()
 }
 
-/// Notes in the root page of job memory where its contents begin.
-pub fn set_job_root(root: usize) {
+/// Notes in the head page of job memory where its contents begin.
+pub fn set_job_root<T: 'static>(root: &'static T) {
     MEMORIES.set_root(Memory::Job, root);
+}
+
+/// All of job memory, head page and all: what a freeze reads and a restore
+/// fills. `None` before [`init`].
+///
+/// For the power code alone: whoever reads or writes it has parked all jobs,
+/// and what he writes is an image's, adopted or emptied before any job runs.
+pub fn job_memory() -> Option<Region> {
+    let job = WINDOWS.get()?.job_memory();
+    let base = NonNull::new(job.start as *mut u8)?;
+    // SAFETY: mapped for ever, in whole pages. Nobody else uses it while the
+    // region is used, as said above.
+    Some(unsafe { Region::new(base, (job.end - job.start) as usize) })
+}
+
+/// The pages of [`job_memory`] that nobody uses, as ranges of page numbers in
+/// rising order. Allocates nothing: names as many as `free` has room for.
+pub fn free_job_memory(free: &mut Vec<Range<usize>>) {
+    MEMORIES.free_pages(Memory::Job, free);
+    let page = |addr: usize| (addr - super::JOB_WINDOW as usize) / PAGE as usize;
+    for range in free {
+        *range = page(range.start)..page(range.end);
+    }
+}
+
+/// Takes what was loaded into [`job_memory`] as the heap of the jobs; returns
+/// its root. Only for an image of this build that was verified whole.
+///
+/// # Errors
+/// [`AdoptError`]; job memory is to be emptied then.
+pub fn adopt_job_memory<T: 'static>() -> Result<&'static T, AdoptError> {
+    // SAFETY: job memory lies at the same address in every boot, and the caller
+    // has loaded into it what a freeze of this build found there, whole. The
+    // former heap's blocks belonged to jobs, of which none was started.
+    unsafe { MEMORIES.adopt(Memory::Job) }
+}
+
+/// Makes job memory empty, all zeros, whatever is in it: as after a boot.
+pub fn empty_job_memory() {
+    if let Some(memory) = job_memory() {
+        memory.zero(0, memory.len());
+        let start = memory.addr();
+        // SAFETY: the same range as in `init`; no job runs.
+        unsafe { MEMORIES.give(Memory::Job, start..start + memory.len()) };
+    }
 }
 
 /// `count` contiguous pages of job memory, to be registered with a queue.

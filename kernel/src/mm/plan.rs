@@ -11,8 +11,12 @@ const LOW_MEMORY: u64 = 1 << 20;
 /// Boot memory must be inside the direct map.
 const DIRECT_MAP_END: u64 = 4 << 30;
 /// Boot memory (frames and heap together) is this part of all memory...
-const BOOT_PART: u64 = 8;
-/// ...but no less and no more than this.
+const BOOT_PART: u64 = 16;
+/// ...in a small machine this part, as disks need their rings...
+const SMALL_BOOT_PART: u64 = 8;
+/// ...up to this size: an image shall hold nine tenths of the memory.
+const SMALL_BOOT_BYTES: u64 = 10 << 20;
+/// Boot memory is never less and never more than this.
 const BOOT_BYTES: Range<u64> = 6 << 20..64 << 20;
 /// Where the hypervisor's own pages go: below the local APIC and what a
 /// toolstack puts at the end of the first 4 GiB.
@@ -111,14 +115,17 @@ impl Plan {
         let too_little = |part| MemoryError::TooLittle { usable, part };
         let reach = |r: Range<u64>| r.end.min(DIRECT_MAP_END).saturating_sub(r.start);
         let largest_in_reach = free.iter().map(reach).max().unwrap_or(0);
+        let small = (usable / SMALL_BOOT_PART).min(SMALL_BOOT_BYTES);
         let boot = (usable / BOOT_PART)
+            .max(small)
             .min(BOOT_BYTES.end)
             .min(largest_in_reach / 2);
         let boot = align_down(boot.max(BOOT_BYTES.start), 2 * PAGE);
         let run = free
             .take(boot, PAGE, DIRECT_MAP_END)
             .ok_or(too_little("boot memory"))?;
-        let middle = run.start + boot / 2;
+        // A disk with a large ring takes 2 MiB of frames, and half of that of heap.
+        let middle = align_down(run.start + boot / 8 * 5, PAGE);
         let job = free
             .iter()
             .map(|r| align_up(r.start, LARGE_PAGE).unwrap_or(r.end)..align_down(r.end, LARGE_PAGE))
@@ -210,9 +217,19 @@ mod tests {
     #[test]
     fn a_usual_guest() {
         let plan = Plan::new(&[ram(0, 128 * MIB)], &[], IMAGE).expect("128 MiB are enough");
-        assert_eq!(plan.frames, 0x18_2000..0x18_2000 + 8 * MIB);
-        assert_eq!(plan.boot_heap, plan.frames.end..plan.frames.end + 8 * MIB);
-        assert_eq!(plan.job, 18 * MIB..128 * MIB);
+        let start = 0x18_2000;
+        assert_eq!(plan.frames, start..start + 10 * MIB / 8 * 5);
+        assert_eq!(plan.boot_heap, plan.frames.end..start + 10 * MIB);
+        assert_eq!(plan.job, 12 * MIB..128 * MIB);
+    }
+
+    #[test]
+    fn nine_tenths_of_the_memory_are_the_jobs() {
+        for mib in [128, 192, 256, 512, 1024, 2048, 3072] {
+            let plan = Plan::new(&[ram(0, mib * MIB)], &[], IMAGE).expect("enough");
+            let job = plan.job.end - plan.job.start;
+            assert!(job * 10 >= mib * MIB * 9, "{mib} MiB: {job:#x}");
+        }
     }
 
     #[test]

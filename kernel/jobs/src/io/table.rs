@@ -72,6 +72,12 @@ impl ChannelTable {
         self.len() == 0
     }
 
+    /// Whether some channel to that disk is open or has requests in flight.
+    #[must_use]
+    pub fn uses(&self, disk: DiskId) -> bool {
+        self.lines.borrow().iter().any(|line| line.disk == disk)
+    }
+
     /// Makes a line with room for `depth` requests.
     pub(super) fn open(&self, disk: DiskId, depth: usize) -> Rc<Line> {
         let id = self.next.get();

@@ -53,6 +53,11 @@ impl Input {
         }
     }
 
+    /// Forgets who waits: he is woken anyway when jobs run again.
+    pub(in crate::exec) fn forget_reader(&self) {
+        self.state.borrow_mut().reader = None;
+    }
+
     /// To be called by the main loop: moves output on, and wakes the reader
     /// when the console's port fired.
     pub(in crate::exec) fn look(&self, xen: &Xen<XenHal>) {
