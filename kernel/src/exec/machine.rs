@@ -168,12 +168,12 @@ impl Machine for KernelMachine {
     }
 
     fn era(&self) -> Era {
-        self.main_loop().jobs.era.get()
+        self.main_loop().jobs().era.get()
     }
 
     fn spawn(&self, job: JobFuture) {
         let _job = mm::enter(Memory::Job);
-        self.main_loop().jobs.executor.spawn(job);
+        self.main_loop().jobs().executor.spawn(job);
     }
 }
 
