@@ -121,7 +121,7 @@ pub async fn check<H: Host>(host: &H, options: &FreezeOptions) -> Result<Freeze,
     let saved = in_use(host);
     let placeholders = saved.iter().filter_map(|disk| {
         Some(saved_disk(
-            disk.id,
+            disk.name,
             disk.info.as_ref()?,
             DiskIdentity::Print(0),
         ))

@@ -113,12 +113,13 @@ pub trait Host: Time {
     /// Fresh random bytes.
     fn salt(&self) -> [u8; 12];
 
-    /// Lends memory outside job memory to the image code: at least
-    /// [`firn_image::Store::MIN_SCRATCH`] pages, 8 MiB are good.
+    /// Lends memory outside job memory to the image code for work on a disk: at
+    /// least [`firn_image::Store::MIN_SCRATCH`] pages for one that is connected
+    /// by [`Link::Image`], 8 MiB are good; less for one that is only looked at.
     ///
     /// # Errors
     /// [`Fault::NoMemory`] when it is lent, or a disk still has it.
-    fn scratch(&self) -> Result<Region, Fault>;
+    fn scratch(&self, disk: DiskId) -> Result<Region, Fault>;
 
     /// Gives it back. If it is not `free`, `disk`'s backend still has some of
     /// it: it may be lent again once that disk has been disconnected.
@@ -180,8 +181,10 @@ pub enum Then {
 /// One disk of the machine.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    /// Its name in this boot.
+    /// Its name in this boot; all calls take this one.
     pub id: DiskId,
+    /// What jobs call it: an image names it so.
+    pub name: DiskId,
     /// Where it is in its life.
     pub state: Lifecycle,
     /// What it is, once connected.

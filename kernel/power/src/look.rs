@@ -25,9 +25,10 @@ impl Place {
     }
 }
 
-/// Whether a disk answers.
+/// Whether a disk answers, its gate open or shut.
 pub(crate) fn is_connected(disk: &Disk) -> bool {
-    disk.state == Lifecycle::Live && disk.info.is_some()
+    let connected = matches!(disk.state, Lifecycle::Live | Lifecycle::Freezing);
+    connected && disk.info.is_some()
 }
 
 impl<H: Host> Run<'_, H> {
@@ -64,7 +65,7 @@ impl<H: Host> Run<'_, H> {
         let identity = self.image(step, id, store.identify(info.capacity)).await;
         self.close(id, store);
         Ok(SavedDisk {
-            id,
+            id: disk.name,
             capacity: info.capacity,
             logical_block: info.logical_block,
             read_only: info.read_only,

@@ -86,7 +86,7 @@ impl<H: Host> Run<'_, H> {
     /// The image code at work on a disk that is connected.
     pub(crate) fn open(&self, disk: DiskId) -> Result<Store<H::Device>, Fault> {
         let device = self.host.device(disk)?;
-        let scratch = self.host.scratch()?;
+        let scratch = self.host.scratch(disk)?;
         let limits = firn_image::Limits {
             stall: self.limits.step,
         };
