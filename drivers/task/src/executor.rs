@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use alloc::task::Wake;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
+use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,12 @@ use core::task::{Context, Poll, Waker};
 /// Names one spawned task for the lifetime of its executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TaskId(u64);
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "task {}", self.0)
+    }
+}
 
 /// What a waker points at: this task's flag and the executor-wide one, so that
 /// an idle check is a single load.
@@ -116,6 +123,19 @@ impl Executor {
     pub fn wake_all(&self) {
         for task in self.tasks.borrow().iter() {
             task.waker.wake_by_ref();
+        }
+    }
+
+    /// Where each task's state lies, and how many bytes it takes: for reports
+    /// about memory. None from inside a pass.
+    pub fn for_each_task(&self, mut visit: impl FnMut(TaskId, usize, usize)) {
+        let Ok(tasks) = self.tasks.try_borrow() else {
+            return;
+        };
+        for task in tasks.iter() {
+            let state: &dyn Future<Output = ()> = &*task.future;
+            let bytes = size_of_val(state);
+            visit(task.id, core::ptr::from_ref(state).addr(), bytes);
         }
     }
 

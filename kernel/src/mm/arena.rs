@@ -183,7 +183,7 @@ impl Memories {
 
     /// Takes what now lies in the memory of arena `which` as its heap: another
     /// boot's arena of the same build and the same address, whose memory was no
-    /// larger. What this boot has more is added to the heap. Returns the root.
+    /// larger ([`Memories::grow`] adds the rest). Returns the root.
     ///
     /// # Errors
     /// [`AdoptError`]; the arena is then unusable until it is given anew.
@@ -212,14 +212,28 @@ impl Memories {
         if !inside || key != type_key::<T>() {
             return Err(AdoptError::Root(root));
         }
-        if memory.end > top {
-            // SAFETY: the heap ends at `top`, and the memory behind it is this
-            // arena's up to its end.
-            unsafe { head.heap.extend(memory.end - top) };
-        }
         // SAFETY: inside the heap and aligned; `set_root` noted a `T` there in
         // the boot whose memory this is, as the caller vouches.
         Ok(unsafe { &*ptr::with_exposed_provenance(root) })
+    }
+
+    /// Adds to the heap of arena `which` what it does not have of its memory:
+    /// the machine that froze it had less.
+    pub fn grow(&self, which: Memory) {
+        let mut arena = self.arenas[which as usize].lock();
+        let end = arena.memory.end;
+        let Some(head) = arena.head() else { return };
+        let more = end.saturating_sub(head.heap.top().addr());
+        if more > 0 {
+            // SAFETY: the memory behind the heap is this arena's up to its end.
+            unsafe { head.heap.extend(more) };
+        }
+    }
+
+    /// Where head page and heap of arena `which` end; its memory may go on.
+    pub fn top(&self, which: Memory) -> usize {
+        let mut arena = self.arenas[which as usize].lock();
+        arena.head().map_or(0, |head| head.heap.top().addr())
     }
 
     /// Makes `which` the memory of all allocations until the guard is dropped.

@@ -222,6 +222,19 @@ pub fn adopt_job_memory<T: 'static>() -> Result<&'static T, AdoptError> {
     unsafe { MEMORIES.adopt(Memory::Job) }
 }
 
+/// Lets jobs use what an adopted heap does not cover of job memory.
+pub fn grow_job_memory() {
+    MEMORIES.grow(Memory::Job);
+}
+
+/// The part of [`job_memory`] that head page and heap cover: all of it, but for
+/// a heap that was adopted and not grown.
+pub fn job_heap() -> Option<Region> {
+    let memory = job_memory()?;
+    let bytes = MEMORIES.top(Memory::Job).checked_sub(memory.addr())?;
+    Some(memory.pages(0, bytes / PAGE as usize))
+}
+
 /// Makes job memory empty, all zeros, whatever is in it: as after a boot.
 pub fn empty_job_memory() {
     if let Some(memory) = job_memory() {

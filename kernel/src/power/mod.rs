@@ -1,6 +1,12 @@
 //! Ways to end: power off, reboot, crash, each so that the host sees it.
 
+mod audit;
+mod hash;
+
 use spin::Once;
+
+pub use audit::{Audit, Finding, Owner, audit};
+pub use hash::memory_hash;
 
 /// Why the guest stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -168,6 +168,10 @@ fn a_loaded_heap_goes_on_and_grows_into_more_memory() {
     let (image, block) = frozen(&range, PAGES - 2);
     let (memories, root) = adopt::<Root>(&range, &image);
     assert_eq!(root.map(|root| ptr::from_ref(root).addr()), Ok(block));
+    assert_eq!(memories.top(Memory::Job), range.end - 2 * PAGE as usize);
+    memories.grow(Memory::Job);
+    memories.grow(Memory::Job);
+    assert_eq!(memories.top(Memory::Job), range.end);
     let _job = memories.enter(Memory::Job);
     assert_eq!(
         memories.counts(Memory::Job).size,
