@@ -69,14 +69,15 @@ impl Lifecycle {
             Thawing,
         };
         match self {
-            Connecting => &[Live, Closing, Closed, Failed],
+            // Freezing: a device that came while the gates are shut.
+            Connecting => &[Live, Freezing, Closing, Closed, Failed],
             Live => &[Freezing, Suspended, Closing, Closed, Failed],
-            // Live: the freeze was called off before the disconnect. Closing,
+            // Live: the gate opens again. Closing,
             // Closed: the host left meanwhile, or did not leave in time.
             Freezing => &[Live, Frozen, Closing, Closed, Failed],
             Frozen => &[Thawing, Closed],
-            // Freezing: connected for the kernel alone. Frozen: the handshake
-            // failed and may be tried again.
+            // Freezing: connected, and still shut. Frozen: the handshake failed
+            // and may be tried again.
             Thawing => &[Live, Freezing, Frozen, Closed, Failed],
             // Live, Closing: the suspend was cancelled.
             Suspended => &[Live, Closing, Reissuing, Failed],

@@ -31,6 +31,9 @@ pub struct Guest {
     pub executor: Rc<Executor>,
     /// Why the bus does not look for devices any more.
     pub bus_error: Rc<RefCell<Option<StoreError>>>,
+    /// While this is there, the main loop takes completions as the kernel's
+    /// does; else the test polls the queues.
+    pub done: Option<Vec<Completion>>,
     more: bool,
 }
 
@@ -58,6 +61,7 @@ impl Guest {
             bus,
             executor,
             bus_error,
+            done: None,
             more: false,
         }
     }
@@ -79,8 +83,13 @@ impl Guest {
         }
         self.xen.poll();
         self.more = self.store.poll();
+        let done = &mut self.done;
         self.bus.for_each(|vbd| {
-            vbd.front.borrow_mut().take_event();
+            let mut front = vbd.front.borrow_mut();
+            front.take_event();
+            if let Some(done) = done {
+                front.poll(usize::MAX, &mut |completion| done.push(completion));
+            }
         });
         self.executor.poll_ready();
         true
@@ -199,6 +208,48 @@ impl World {
         }
         self.machine.advance(end.since(self.machine.now()));
         self.settle();
+    }
+
+    /// Runs something of the guest's to its end, as the kernel's main loop does:
+    /// completions are taken whenever there is a reason to run, and time goes on
+    /// when nobody has one. What it was worth, and the completions.
+    ///
+    /// # Panics
+    /// When it waits for something that has no deadline.
+    pub fn finish<T: 'static>(
+        &mut self,
+        work: impl Future<Output = T> + 'static,
+    ) -> (T, Vec<Completion>) {
+        let result = Rc::new(RefCell::new(None));
+        let slot = result.clone();
+        let Some(guest) = &mut self.guest else {
+            panic!("the guest was not started");
+        };
+        guest.done = Some(Vec::new());
+        let task = guest.executor.spawn(async move {
+            *slot.borrow_mut() = Some(work.await);
+        });
+        for _ in 0..MOST_TURNS {
+            if !self.guest().executor.is_alive(task) {
+                break;
+            }
+            if !self.turn() {
+                self.skip();
+            }
+        }
+        let done = self.guest.as_mut().and_then(|guest| guest.done.take());
+        match (result.take(), done) {
+            (Some(result), Some(done)) => (result, done),
+            _ => panic!("the guest comes neither to an end nor to rest"),
+        }
+    }
+
+    /// Lets time jump to whatever the guest waits for.
+    fn skip(&self) {
+        let Some(at) = self.guest().xen.next_deadline() else {
+            panic!("the guest waits without a deadline");
+        };
+        self.machine.advance(at.since(self.machine.now()));
     }
 
     /// The device of that name.

@@ -5,7 +5,7 @@ use super::connect::ConnectError;
 use super::freeze::WhyNot;
 use super::front::Link;
 use super::offence::Offence;
-use super::vbd::{End, OtherEnd, Vbd, Wish};
+use super::vbd::{End, OtherEnd, Terms, Vbd, Wish};
 use crate::hal::Hal;
 use crate::wire::xenbus::XenbusState;
 use core::time::Duration;
@@ -75,7 +75,7 @@ impl<H: Hal> Vbd<H> {
             }
             Err(why) => {
                 *self.failure.borrow_mut() = Some(why);
-                self.wish.set(Wish::Live);
+                self.wish.set(Wish::Shut(Terms::Ordinary));
                 self.comes_back.set(true);
                 let link = self.front.borrow_mut().link.take();
                 if let Some(link) = link {

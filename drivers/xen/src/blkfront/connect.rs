@@ -114,8 +114,8 @@ impl From<GrantError> for ConnectError {
 
 impl<H: Hal> Vbd<H> {
     /// Shakes hands with the backend until the disk is connected.
-    pub(super) async fn connect(&self, other: &mut OtherEnd<H>) -> Result<(), ConnectError> {
-        self.terms.set(self.wanted_terms());
+    pub(super) async fn shake_hands(&self, other: &mut OtherEnd<H>) -> Result<(), ConnectError> {
+        self.agreed.set(self.wanted());
         self.switch(other, XenbusState::INITIALISING).await?;
         // It may still be closed from an earlier connection.
         let until = self.step_deadline();
@@ -124,7 +124,7 @@ impl<H: Hal> Vbd<H> {
         })
         .await?;
         let keys = self.keys(other).await?;
-        let order = keys.ring_order(self.terms.get().max_ring_order)?;
+        let order = keys.ring_order(self.agreed.get().max_ring_order)?;
         let link = self.make_link(other, 1 << order)?;
         match self.publish_and_wait(other, &link).await {
             Ok(features) => self.go_live(other, link, &features).await,
@@ -197,9 +197,9 @@ impl<H: Hal> Vbd<H> {
         let until = self.step_deadline();
         self.wait_for(other, until, step, connected).await?;
         let keys = self.keys(other).await?;
-        let terms = self.terms.get();
-        let mut features = keys.features(terms.max_segments)?;
-        features.persistent &= terms.persistent;
+        let agreed = self.agreed.get();
+        let mut features = keys.features(agreed.max_segments)?;
+        features.persistent &= agreed.persistent;
         Ok(features)
     }
 
@@ -223,7 +223,7 @@ impl<H: Hal> Vbd<H> {
         }
         keys.push(("event-channel".to_string(), port.0.to_string()));
         keys.push(("protocol".to_string(), PROTOCOL.to_string()));
-        let persistent = u32::from(self.terms.get().persistent).to_string();
+        let persistent = u32::from(self.agreed.get().persistent).to_string();
         keys.push(("feature-persistent".to_string(), persistent));
 
         let write_all = async |transaction: &Transaction<H>| {
@@ -294,8 +294,8 @@ impl<H: Hal> Vbd<H> {
         xen.events.unmask(port);
         self.report(features, pages);
         self.step(match self.wish.get() {
-            Wish::Private => Lifecycle::Freezing,
-            Wish::Live | Wish::Frozen => Lifecycle::Live,
+            Wish::Open => Lifecycle::Live,
+            Wish::Shut(_) | Wish::Frozen => Lifecycle::Freezing,
         });
         xen.record(Source::Vbd(self.number), "live", features.capacity);
         Ok(())

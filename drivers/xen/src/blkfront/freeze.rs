@@ -3,17 +3,18 @@
 //! Whoever freezes a machine puts the steps of all disks in order; a disk only
 //! keeps its own. Forward: [`shut`](Vbd::shut), [`drain`](Vbd::drain),
 //! [`flush`](Vbd::flush), [`check_idle`](Vbd::check_idle),
-//! [`disconnect`](Vbd::disconnect), and for the disk that holds the image
-//! [`connect_private`](Vbd::connect_private), the image, and
-//! [`disconnect`](Vbd::disconnect) again. Back, from wherever a disk is:
-//! [`thaw`](Vbd::thaw).
+//! [`disconnect`](Vbd::disconnect); for the disk that holds the image,
+//! [`connect`](Vbd::connect) on [`Terms::Image`], the image, and `disconnect`
+//! again. Back: `connect` on [`Terms::Ordinary`] and [`open`](Vbd::open), or both
+//! by [`thaw`](Vbd::thaw), from wherever a disk is.
 //!
-//! A step that fails leaves the disk where the next `thaw` finds it: nothing is
-//! lost, and the disk is shut until then. Only a backend that has left, or that
-//! did not leave in time, has the device connect anew by itself.
+//! A step that fails, or whose future is dropped, loses nothing: the disk is
+//! shut, and can be opened or connected again. A backend that left, or that did
+//! not leave in time, is connected anew as soon as it can be. Nothing but `open`
+//! opens a gate that was shut.
 
 use super::connect::ConnectError;
-use super::vbd::{Vbd, Wish};
+use super::vbd::{Terms, Vbd, Wish};
 use crate::hal::Hal;
 use crate::trace::Source;
 use crate::wire::grant_table::GrantRef;
@@ -37,10 +38,10 @@ pub enum DiskStep {
     Idle,
     /// Disconnecting.
     Disconnect,
-    /// Connecting for the kernel alone.
-    Private,
-    /// Connecting again, or opening the gate again.
-    Thaw,
+    /// Connecting, with the gate shut.
+    Connect,
+    /// Opening the gate.
+    Open,
     /// Holding still for the host.
     Suspend,
 }
@@ -54,8 +55,8 @@ impl DiskStep {
         Self::Flush,
         Self::Idle,
         Self::Disconnect,
-        Self::Private,
-        Self::Thaw,
+        Self::Connect,
+        Self::Open,
         Self::Suspend,
     ];
 }
@@ -69,8 +70,8 @@ impl fmt::Display for DiskStep {
             Self::Flush => "flush",
             Self::Idle => "check that the ring is idle",
             Self::Disconnect => "disconnect",
-            Self::Private => "connect for the image",
-            Self::Thaw => "thaw",
+            Self::Connect => "connect",
+            Self::Open => "open the gate",
             Self::Suspend => "suspend",
         })
     }
@@ -208,6 +209,7 @@ impl<H: Hal> Vbd<H> {
         if state != Lifecycle::Live {
             return Err(self.fails(DiskStep::Shut, WhyNot::State(state)));
         }
+        self.wish.set(Wish::Shut(Terms::Ordinary));
         self.step(Lifecycle::Freezing);
         self.xen.record(Source::Vbd(self.number), "shut", 0);
         Ok(())
@@ -345,15 +347,12 @@ impl<H: Hal> Vbd<H> {
     /// closed. [`WhyNot::State`], [`WhyNot::Removed`].
     pub async fn disconnect(&self, until: Instant) -> Result<(), StepError> {
         let step = DiskStep::Disconnect;
-        self.check_idle().map_err(|mut error| {
-            error.step = step;
-            error
-        })?;
+        let idle = self.check_idle();
+        idle.map_err(|error| self.fails(step, error.why))?;
         self.freeze_until.set(until);
         *self.failure.borrow_mut() = None;
         self.wish.set(Wish::Frozen);
-        let attention = self.front.borrow().attention.clone();
-        attention.notify();
+        self.call();
         // The store's own deadlines come on top.
         let give_up = until + self.config.deadline;
         self.reach(step, give_up, |state| match state {
@@ -364,73 +363,76 @@ impl<H: Hal> Vbd<H> {
         .await
     }
 
-    /// Connects a frozen disk for the kernel alone, on terms that suit an image:
-    /// see [`VbdConfig::for_image`](super::VbdConfig::for_image). It is then
-    /// shut to jobs ([`Freezing`](Lifecycle::Freezing)), and
-    /// [`Front::private`](super::Front::private) is the way in. All of memory
-    /// may be registered there as one region, at no cost, and requests carry
-    /// [`Buffer::part`](firn_block::Buffer::part)s of it.
-    ///
-    /// # Errors
-    /// [`WhyNot::State`] unless it is frozen; [`WhyNot::Connect`]: it is frozen
-    /// again and may be tried again; [`WhyNot::Deadline`]: still on the way.
-    pub async fn connect_private(&self, until: Instant) -> Result<(), StepError> {
-        let step = DiskStep::Private;
-        let state = self.state();
-        if state != Lifecycle::Frozen {
-            return Err(self.fails(step, WhyNot::State(state)));
-        }
-        self.call_back(Wish::Private);
-        self.reach(step, until, |state| {
-            self.arrived(state, Lifecycle::Freezing)
-        })
-        .await
-    }
-
-    /// Makes the disk live again, from wherever a freeze left it: opens the gate
-    /// where the connection still stands, connects anew on the ordinary terms
-    /// where it does not. Does nothing on a live disk.
+    /// Connects a disk that is shut, from wherever it is, and leaves it shut
+    /// ([`Freezing`](Lifecycle::Freezing)): [`Front::private`](super::Front::private)
+    /// is the way in. A connection on other terms is ended before. On the terms
+    /// of an image, all of memory may be registered as one region, at no cost,
+    /// and requests carry [`Buffer::part`](firn_block::Buffer::part)s of it.
     ///
     /// # Errors
     /// [`WhyNot::Connect`]: it is frozen again and may be tried again.
-    /// [`WhyNot::Deadline`]: still on the way. [`WhyNot::State`] of a device
-    /// that failed; [`WhyNot::Removed`].
-    pub async fn thaw(&self, until: Instant) -> Result<(), StepError> {
-        let step = DiskStep::Thaw;
-        if self.state() == Lifecycle::Freezing {
-            if self.wish.get() == Wish::Live {
-                self.front.borrow_mut().kernel_done.clear();
-                self.step(Lifecycle::Live);
-                return Ok(());
-            }
-            // The terms of an image are not those of a life.
-            let closed = self.disconnect(until).await;
-            closed.map_err(|mut error| {
-                error.step = step;
-                error
-            })?;
+    /// [`WhyNot::Deadline`]: still on the way. [`WhyNot::State`] of a disk that
+    /// is open or failed, [`WhyNot::Removed`]; those of [`Vbd::disconnect`].
+    pub async fn connect(&self, terms: Terms, until: Instant) -> Result<(), StepError> {
+        let step = DiskStep::Connect;
+        let state = self.state();
+        if state == Lifecycle::Live {
+            return Err(self.fails(step, WhyNot::State(state)));
         }
-        self.call_back(Wish::Live);
-        self.reach(step, until, |state| self.arrived(state, Lifecycle::Live))
-            .await
-    }
-
-    fn call_back(&self, wish: Wish) {
-        *self.failure.borrow_mut() = None;
-        self.wish.set(wish);
-        let attention = self.front.borrow().attention.clone();
-        attention.notify();
-    }
-
-    /// Whether a state on the way to `goal` is the end of the way.
-    fn arrived(&self, state: Lifecycle, goal: Lifecycle) -> Option<bool> {
-        match state {
-            _ if state == goal => Some(true),
-            Lifecycle::Failed => Some(false),
-            // A wish that was taken back: the handshake failed.
+        if state == Lifecycle::Freezing && self.wish.get() != Wish::Shut(terms) {
+            let closed = self.disconnect(until).await;
+            closed.map_err(|error| self.fails(step, error.why))?;
+        }
+        if self.wish.get() != Wish::Shut(terms) {
+            *self.failure.borrow_mut() = None;
+            self.wish.set(Wish::Shut(terms));
+            self.call();
+        }
+        let arrived = |state| match state {
+            Lifecycle::Freezing => Some(true),
+            Lifecycle::Failed | Lifecycle::Live => Some(false),
+            // The wish was taken back: the handshake failed.
             Lifecycle::Frozen if self.wish.get() == Wish::Frozen => Some(false),
             _ => None,
+        };
+        self.reach(step, until, arrived).await
+    }
+
+    /// Opens the gate of a disk that is connected on ordinary terms. Does
+    /// nothing on one that is open.
+    ///
+    /// # Errors
+    /// [`WhyNot::State`] of a disk that is not connected like this.
+    pub fn open(&self) -> Result<(), StepError> {
+        match self.state() {
+            Lifecycle::Live => return Ok(()),
+            Lifecycle::Freezing if self.wish.get() == Wish::Shut(Terms::Ordinary) => {}
+            state => return Err(self.fails(DiskStep::Open, WhyNot::State(state))),
         }
+        // A flush of a freeze that was called off.
+        self.front.borrow_mut().kernel_done.clear();
+        self.wish.set(Wish::Open);
+        self.step(Lifecycle::Live);
+        Ok(())
+    }
+
+    /// Makes the disk live again, from wherever a freeze left it:
+    /// [`Vbd::connect`] if need be, and [`Vbd::open`].
+    ///
+    /// # Errors
+    /// As those two.
+    pub async fn thaw(&self, until: Instant) -> Result<(), StepError> {
+        let connected = self.connect(Terms::Ordinary, until).await;
+        if self.state() != Lifecycle::Live {
+            connected?;
+        }
+        self.open()
+    }
+
+    /// Has the device's task look at the wish.
+    fn call(&self) {
+        let attention = self.front.borrow().attention.clone();
+        attention.notify();
     }
 
     /// Waits until `there` knows how it ended.

@@ -63,7 +63,9 @@ impl<H: Hal> Vbd<H> {
         let mut other = self.find_backend().await?;
         loop {
             match self.state() {
-                Lifecycle::Connecting | Lifecycle::Reissuing => self.connect(&mut other).await?,
+                Lifecycle::Connecting | Lifecycle::Reissuing => {
+                    self.shake_hands(&mut other).await?
+                }
                 Lifecycle::Live | Lifecycle::Freezing | Lifecycle::Suspended => {
                     let end = self.follow(&mut other).await?;
                     self.close(&mut other, end).await?;
@@ -200,7 +202,7 @@ impl<H: Hal> Vbd<H> {
     async fn try_thaw(&self, other: &mut OtherEnd<H>) -> Result<(), ConnectError> {
         let connected = async {
             *other = self.find_backend().await?;
-            self.connect(other).await
+            self.shake_hands(other).await
         };
         let Err(error) = connected.await else {
             return Ok(());

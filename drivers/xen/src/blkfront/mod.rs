@@ -28,4 +28,4 @@ pub use freeze::{Busy, DiskStep, StepError, WhyNot};
 pub use front::Front;
 pub use offence::Offence;
 pub use private::PrivateQueue;
-pub use vbd::{Vbd, VbdConfig, VbdReport};
+pub use vbd::{Terms, Vbd, VbdConfig, VbdReport};

@@ -38,16 +38,16 @@ pub struct VbdConfig {
 }
 
 impl VbdConfig {
-    /// The terms for reading or writing an image: any page of memory may be
-    /// part of a request without being granted for good, and requests are as
-    /// large and as many as the backend can take.
-    #[must_use]
-    pub const fn for_image(self) -> Self {
-        Self {
-            max_ring_order: super::MAX_RING_ORDER,
-            max_segments: usize::MAX,
-            persistent: false,
-            ..self
+    /// What to negotiate for a purpose.
+    const fn on(self, terms: Terms) -> Self {
+        match terms {
+            Terms::Ordinary => self,
+            Terms::Image => Self {
+                max_ring_order: super::MAX_RING_ORDER,
+                max_segments: usize::MAX,
+                persistent: false,
+                ..self
+            },
         }
     }
 }
@@ -91,11 +91,22 @@ pub(super) enum End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     /// Connected, open to jobs.
-    Live,
-    /// Connected, open to the kernel alone, on terms that suit an image.
-    Private,
+    Open,
+    /// Connected, shut to jobs.
+    Shut(Terms),
     /// Disconnected.
     Frozen,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terms {
+    /// Jobs: whatever both ends offer, within the configuration.
+    Ordinary,
+    /// An image: any page of memory may be part of a request without being
+    /// granted for good, and requests are as large and as many as the backend
+    /// can take.
+    Image,
 }
 
 /// A device as `disks` shows it: plain data.
@@ -134,8 +145,8 @@ pub struct Vbd<H: Hal> {
     pub(super) changed: Rc<Signal>,
     /// Where the kernel wants the device to be.
     pub(super) wish: Cell<Wish>,
-    /// The terms of the present connection.
-    pub(super) terms: Cell<VbdConfig>,
+    /// What the present connection negotiates.
+    pub(super) agreed: Cell<VbdConfig>,
     /// Until when the backend may take to close for a freeze.
     pub(super) freeze_until: Cell<Instant>,
     /// Why the last freeze or thaw failed, until its caller has looked.
@@ -170,8 +181,8 @@ impl<H: Hal> Vbd<H> {
             removed: Cell::new(false),
             ended: Cell::new(false),
             changed: changed.clone(),
-            wish: Cell::new(Wish::Live),
-            terms: Cell::new(config),
+            wish: Cell::new(Wish::Open),
+            agreed: Cell::new(config),
             freeze_until: Cell::new(Instant::default()),
             failure: RefCell::new(None),
             comes_back: Cell::new(false),
@@ -218,11 +229,11 @@ impl<H: Hal> Vbd<H> {
         self.front.borrow().state()
     }
 
-    /// The terms that the next connection is to be made on.
-    pub(super) fn wanted_terms(&self) -> VbdConfig {
+    /// What the next connection is to negotiate.
+    pub(super) fn wanted(&self) -> VbdConfig {
         match self.wish.get() {
-            Wish::Private => self.config.for_image(),
-            Wish::Live | Wish::Frozen => self.config,
+            Wish::Shut(terms) => self.config.on(terms),
+            Wish::Open | Wish::Frozen => self.config,
         }
     }
 

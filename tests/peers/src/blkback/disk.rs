@@ -70,7 +70,8 @@ impl Disk {
         self.0.borrow().capacity
     }
 
-    pub(super) fn set_capacity(&self, capacity: u64) {
+    /// Grows or shrinks it; whoever offers it says so at the next connection.
+    pub fn set_capacity(&self, capacity: u64) {
         self.0.borrow_mut().capacity = capacity;
     }
 
