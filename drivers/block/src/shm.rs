@@ -145,6 +145,19 @@ impl Region {
         self.aligned(offset)
     }
 
+    /// The `count` 64-bit words from `offset`, a multiple of 8, on. The fastest
+    /// way to look at much memory: bounds are checked once.
+    #[inline]
+    #[must_use]
+    pub fn words(&self, offset: usize, count: usize) -> &[AtomicU64] {
+        let bytes = count.saturating_mul(size_of::<u64>());
+        let pointer = self.at(offset, bytes).cast::<AtomicU64>();
+        assert!(pointer.is_aligned(), "misaligned access to a shared region");
+        // SAFETY: in bounds (`at`), aligned (checked), valid for as long as
+        // `self` by the contract of `new`; atomics may be written by others.
+        unsafe { core::slice::from_raw_parts(pointer.as_ptr(), count) }
+    }
+
     /// Copies a wire structure out, once. What is then checked is the copy.
     #[inline]
     #[must_use]
@@ -171,9 +184,12 @@ impl Region {
         }
         let (words, tail) = rest.as_chunks_mut::<8>();
         let mut at = offset + head;
-        for word in words {
-            *word = self.atomic_u64(at).load(Relaxed).to_ne_bytes();
-            at += 8;
+        if !words.is_empty() {
+            let shared = self.words(at, words.len());
+            at += 8 * words.len();
+            for (word, from) in words.iter_mut().zip(shared) {
+                *word = from.load(Relaxed).to_ne_bytes();
+            }
         }
         for (i, byte) in tail.iter_mut().enumerate() {
             *byte = self.atomic_u8(at + i).load(Relaxed);
@@ -191,10 +207,12 @@ impl Region {
         }
         let (words, tail) = rest.as_chunks::<8>();
         let mut at = offset + head;
-        for word in words {
-            self.atomic_u64(at)
-                .store(u64::from_ne_bytes(*word), Relaxed);
-            at += 8;
+        if !words.is_empty() {
+            let shared = self.words(at, words.len());
+            at += 8 * words.len();
+            for (word, to) in words.iter().zip(shared) {
+                to.store(u64::from_ne_bytes(*word), Relaxed);
+            }
         }
         for (i, byte) in tail.iter().enumerate() {
             self.atomic_u8(at + i).store(*byte, Relaxed);
@@ -204,8 +222,8 @@ impl Region {
     /// Sets `len` bytes from `offset` on to zero; both multiples of 8.
     pub fn zero(&self, offset: usize, len: usize) {
         let _ = self.at(offset, len);
-        for at in (offset..offset + len).step_by(8) {
-            self.atomic_u64(at).store(0, Relaxed);
+        for word in self.words(offset, len / 8) {
+            word.store(0, Relaxed);
         }
     }
 }
@@ -261,6 +279,24 @@ mod tests {
         second.write(0, &0xabcd_u32);
         assert_eq!(region.read::<u32>(PAGE), 0xabcd);
         assert_eq!(second.page_count(), 1);
+    }
+
+    #[test]
+    fn many_words_are_the_same_bytes() {
+        let region = region();
+        region.copy_in(16, &[1; 16]);
+        let words: vec::Vec<u64> = region
+            .words(8, 4)
+            .iter()
+            .map(|word| word.load(Relaxed))
+            .collect();
+        assert_eq!(words, [0, 0x0101_0101_0101_0101, 0x0101_0101_0101_0101, 0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "outside")]
+    fn many_words_stay_inside() {
+        let _ = region().words(PAGE, PAGE / 8 + 1);
     }
 
     #[test]

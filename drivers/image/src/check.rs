@@ -1,6 +1,6 @@
 //! Whether this machine can take an image.
 
-use crate::{BuildId, Cpu, Damage, Header, Heap};
+use crate::{Area, BuildId, Cpu, Damage, Header, Heap};
 use core::fmt;
 
 /// What the restoring side has.
@@ -137,7 +137,38 @@ impl core::error::Error for Refusal {}
 ///
 /// # Errors
 /// [`Refusal`] names the first difference.
-pub fn check(header: &Header, machine: &Machine) -> Result<(), Refusal> {
-    let _ = (header, machine);
-    Ok(())
+pub fn check(header: &Header, area: Area, machine: &Machine) -> Result<(), Refusal> {
+    if header.build != machine.build {
+        return Err(Refusal::Build {
+            image: header.build,
+            ours: machine.build,
+        });
+    }
+    if header.heap.address != machine.heap.address {
+        return Err(Refusal::Address {
+            image: header.heap.address,
+            ours: machine.heap.address,
+        });
+    }
+    if header.heap.bytes > machine.heap.bytes {
+        return Err(Refusal::Memory {
+            needs: header.heap.bytes,
+            have: machine.heap.bytes,
+        });
+    }
+    let missing = header.cpu.missing_in(&machine.cpu);
+    if !missing.is_empty() {
+        return Err(Refusal::Cpu { missing });
+    }
+    if area.sectors < header.area_sectors {
+        return Err(Refusal::Truncated {
+            was: header.area_sectors,
+            is: area.sectors,
+        });
+    }
+    match (header.sealed, machine.has_key) {
+        (true, false) => Err(Refusal::NoKey),
+        (false, true) => Err(Refusal::NotSealed),
+        _ => Ok(()),
+    }
 }

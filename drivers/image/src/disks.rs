@@ -115,13 +115,78 @@ impl fmt::Display for BindError {
 impl core::error::Error for BindError {}
 
 /// Finds each saved disk among those of this boot: by GUID where it had one,
-/// else by fingerprint; of several, the one with the same name.
+/// else by fingerprint; of several, the one with the same name. No disk of this
+/// boot is two saved ones.
 ///
 /// # Errors
 /// [`BindError`] names the first saved disk that has no counterpart.
 pub fn bind(saved: &[SavedDisk], present: &[PresentDisk]) -> Result<Vec<Binding>, BindError> {
-    let _ = present;
-    saved
-        .first()
-        .map_or(Ok(Vec::new()), |disk| Err(BindError::Missing(disk.id)))
+    let mut bindings: Vec<Binding> = Vec::new();
+    for (number, disk) in saved.iter().enumerate() {
+        let found = find(number, disk, present)?;
+        if let Some(other) = bindings.iter().find(|b| b.present == found.id) {
+            return Err(BindError::Ambiguous(other.saved));
+        }
+        fits(disk, found)?;
+        bindings.push(Binding {
+            saved: disk.id,
+            present: found.id,
+        });
+    }
+    Ok(bindings)
+}
+
+/// Whether `other` has the identity of the saved disk.
+fn is(number: usize, disk: &SavedDisk, other: &PresentDisk) -> bool {
+    match disk.identity {
+        DiskIdentity::Guid(guid) => other.guid == Some(guid),
+        DiskIdentity::Print(print) => other.prints.get(number) == Some(&Some(print)),
+    }
+}
+
+fn find<'a>(
+    number: usize,
+    disk: &SavedDisk,
+    present: &'a [PresentDisk],
+) -> Result<&'a PresentDisk, BindError> {
+    let mut same = present.iter().filter(|other| is(number, disk, other));
+    match (same.next(), same.next()) {
+        (Some(only), None) => Ok(only),
+        (Some(_), Some(_)) => present
+            .iter()
+            .find(|other| other.id == disk.id && is(number, disk, other))
+            .ok_or(BindError::Ambiguous(disk.id)),
+        // One of its name that is too small has no fingerprint to compare.
+        (None, _) => Err(present
+            .iter()
+            .find(|other| other.id == disk.id && other.capacity < disk.capacity)
+            .map_or(BindError::Missing(disk.id), |other| shrunk(disk, other))),
+    }
+}
+
+const fn shrunk(disk: &SavedDisk, other: &PresentDisk) -> BindError {
+    BindError::Shrunk {
+        disk: disk.id,
+        present: other.id,
+        was: disk.capacity,
+        is: other.capacity,
+    }
+}
+
+/// Whether the disk can still do what it could.
+fn fits(disk: &SavedDisk, other: &PresentDisk) -> Result<(), BindError> {
+    if other.capacity < disk.capacity {
+        return Err(shrunk(disk, other));
+    }
+    if other.logical_block != disk.logical_block {
+        return Err(BindError::BlockSize {
+            disk: disk.id,
+            was: disk.logical_block,
+            is: other.logical_block,
+        });
+    }
+    if other.read_only && !disk.read_only {
+        return Err(BindError::ReadOnly(disk.id));
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 use crate::{Gone, SlotId};
 use core::fmt;
 use core::time::Duration;
+use firn_block::identity::TableError;
 use firn_block::{IoError, Why};
 
 /// What is wrong with bytes on the disk.
@@ -74,6 +75,8 @@ pub enum Error {
     Memory(&'static str),
     /// Bytes on the disk are wrong.
     Damaged(Damage),
+    /// The disk has a partition table, and it is wrong.
+    Partitions(TableError),
     /// A step out of order: a mistake of the caller.
     Order(&'static str),
 }
@@ -105,6 +108,7 @@ impl fmt::Display for Error {
             ),
             Self::Memory(what) => write!(f, "memory: {what}"),
             Self::Damaged(damage) => write!(f, "damaged: {damage}"),
+            Self::Partitions(error) => error.fmt(f),
             Self::Order(what) => write!(f, "out of order: {what}"),
         }
     }

@@ -25,10 +25,14 @@
 extern crate alloc;
 
 mod check;
+mod codec;
 mod disks;
 mod error;
+mod format;
+mod io;
 mod meta;
 mod plan;
+mod seal;
 mod slots;
 mod store;
 
@@ -43,12 +47,13 @@ pub use store::{Area, Limits, Loaded, Store, Table, Written};
 use core::future::Future;
 use firn_block::Queue;
 use firn_task::Instant;
+use gpt_disk_io::gpt_disk_types::{Guid, guid};
 
 /// Bytes of memory that one chunk stands for.
 pub const CHUNK: usize = 1 << 20;
 
 /// The type of a GPT partition that holds an image.
-pub const PARTITION_TYPE: &str = "f1a6e0c2-5b7d-4e39-8c14-66697266e001";
+pub const PARTITION_TYPE: Guid = guid!("f1a6e0c2-5b7d-4e39-8c14-66697266e001");
 
 /// One disk, as the image code sees it: a queue that is polled, and the time.
 pub trait Device {

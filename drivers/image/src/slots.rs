@@ -1,6 +1,7 @@
 //! The two header slots, and what they mean together.
 
-use crate::{Damage, Meta};
+use crate::format::{self, SLOT_BYTES, header};
+use crate::{BuildId, Cpu, Damage, Heap, Reason};
 use core::fmt;
 
 /// Counts the images of one disk; each freeze takes the next number.
@@ -86,15 +87,15 @@ pub struct Header {
     /// How often a restore was begun.
     pub attempts: u32,
     /// The build that froze.
-    pub build: crate::BuildId,
+    pub build: BuildId,
     /// The memory's bounds.
-    pub heap: crate::Heap,
+    pub heap: Heap,
     /// What the CPU offered.
-    pub cpu: crate::Cpu,
+    pub cpu: Cpu,
     /// Wall clock at the freeze, in nanoseconds since 1970.
     pub time: u64,
     /// Who asked for it.
-    pub reason: crate::Reason,
+    pub reason: Reason,
     /// Number of chunks.
     pub chunks: u32,
     /// Number of disks that it names.
@@ -107,6 +108,41 @@ pub struct Header {
     pub area_sectors: u64,
     /// Whether it is encrypted and authenticated.
     pub sealed: bool,
+    pub(crate) layout: Layout,
+}
+
+/// The fields of a header that only this crate needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub(crate) table_sum: [u8; 16],
+    pub(crate) salt: [u8; 12],
+    pub(crate) tag: [u8; 16],
+}
+
+impl Header {
+    /// A header that describes no memory.
+    pub(crate) fn bare(generation: Generation, state: State, area_sectors: u64) -> Self {
+        Self {
+            generation,
+            state,
+            attempts: 0,
+            build: BuildId([0; 32]),
+            heap: Heap {
+                address: 0,
+                bytes: 0,
+            },
+            cpu: Cpu::default(),
+            time: 0,
+            reason: Reason::default(),
+            chunks: 0,
+            disks: 0,
+            pages: 0,
+            stored: 0,
+            area_sectors,
+            sealed: false,
+            layout: Layout::default(),
+        }
+    }
 }
 
 /// What one slot holds.
@@ -155,26 +191,114 @@ pub enum Verdict {
 }
 
 impl Slots {
+    /// What the front of an area holds: both slots, and what follows them up to
+    /// the table.
+    pub(crate) fn parse(front: &[u8]) -> Self {
+        let (blocks, rest) = front.as_chunks::<SLOT_BYTES>();
+        let slot = |at: usize, id| {
+            let block = blocks.get(at);
+            block.map_or(Slot::Foreign, |block| header::parse(block, id))
+        };
+        let others = blocks.iter().skip(2).flatten().chain(rest);
+        Self {
+            a: slot(0, SlotId::A),
+            b: slot(1, SlotId::B),
+            rest_blank: others.into_iter().all(|byte| *byte == 0),
+        }
+    }
+
+    /// What slot `id` holds.
+    #[must_use]
+    pub const fn get(&self, id: SlotId) -> &Slot {
+        match id {
+            SlotId::A => &self.a,
+            SlotId::B => &self.b,
+        }
+    }
+
     /// What the slots mean: the newest generation counts, and an end of it
     /// beats its being valid. A slot that is damaged might have held anything,
     /// so nothing is certain then.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        Verdict::Blank
+        match (&self.a, &self.b) {
+            (Slot::Blank, Slot::Blank) if self.rest_blank => Verdict::Blank,
+            (Slot::Version(version), _) | (_, Slot::Version(version)) => Verdict::Version(*version),
+            (Slot::Header(a), Slot::Header(b)) => both(a, b),
+            // A first format that ended between its two writes.
+            (Slot::Header(a), Slot::Blank) if a.state == State::Empty => {
+                Verdict::Ended(*a, SlotId::A)
+            }
+            (Slot::Header(_) | Slot::Damaged(_), other) => other_is_wrong(&self.a, other),
+            (other, Slot::Header(_) | Slot::Damaged(_)) => damaged(SlotId::A, other),
+            _ => Verdict::Foreign,
+        }
     }
 
-    /// The generation that a freeze would take.
+    /// The generation that a freeze would take: one more than any known.
     #[must_use]
     pub fn next_generation(&self) -> Generation {
-        Generation(1)
+        let of = |slot: &Slot| match slot {
+            Slot::Header(header) => header.generation.0,
+            _ => 0,
+        };
+        Generation(of(&self.a).max(of(&self.b)).saturating_add(1))
     }
 }
 
-/// Keeps the type of [`Meta`] beside what it becomes.
-impl Header {
-    /// Whether this header describes a memory like `meta`'s.
-    #[must_use]
-    pub fn describes(&self, meta: &Meta) -> bool {
-        self.build == meta.build && self.heap == meta.heap
+/// Slot A is ours; which of the two is to be named.
+fn other_is_wrong(a: &Slot, b: &Slot) -> Verdict {
+    match a {
+        Slot::Damaged(_) => damaged(SlotId::A, a),
+        _ => damaged(SlotId::B, b),
     }
 }
+
+fn damaged(slot: SlotId, held: &Slot) -> Verdict {
+    let what = match held {
+        Slot::Damaged(what) => what,
+        Slot::Blank => "it is blank",
+        _ => "it is not a header",
+    };
+    Verdict::Damaged(Damage::Header { slot, what })
+}
+
+/// Two sound headers.
+fn both(a: &Header, b: &Header) -> Verdict {
+    let ((new, at), (old, other)) = match a.generation >= b.generation {
+        true => ((a, SlotId::A), (b, SlotId::B)),
+        false => ((b, SlotId::B), (a, SlotId::A)),
+    };
+    let lost = |slot, what| Verdict::Damaged(Damage::Header { slot, what });
+    let same = new.generation == old.generation;
+    match (new.state, old.state) {
+        (state, _) if state.is_end() => Verdict::Ended(*new, at),
+        (_, state) if same && state.is_end() => Verdict::Ended(*old, other),
+        (State::Valid, State::Valid) if same => lost(other, "both slots hold the image"),
+        (State::Valid, State::Tried) if same => valid(new, at, old.attempts),
+        (State::Tried, State::Valid) if same => valid(old, other, new.attempts),
+        (State::Valid, _) if !same => valid(new, at, 0),
+        (State::Empty, State::Empty) if same => Verdict::Ended(*old, other),
+        (State::Empty, _) if !same => Verdict::Ended(*new, at),
+        _ => lost(other, "it does not hold the image that was tried"),
+    }
+}
+
+fn valid(header: &Header, at: SlotId, attempts: u32) -> Verdict {
+    let header = Header {
+        attempts,
+        ..*header
+    };
+    Verdict::Valid(header, at)
+}
+
+impl State {
+    /// Whether an image in this state is never restored, whatever the other
+    /// slot says.
+    #[must_use]
+    pub const fn is_end(self) -> bool {
+        matches!(self, Self::Consumed | Self::Abandoned | Self::Void)
+    }
+}
+
+const _: () = assert!(format::TABLE_PLACE.is_multiple_of(SLOT_BYTES as u64));

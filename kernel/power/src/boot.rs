@@ -201,7 +201,7 @@ async fn accept<H: Host>(
         {
             return Err(Fault::Attempts(header.attempts));
         }
-        firn_image::check(&header, &machine).map_err(Fault::Refusal)
+        firn_image::check(&header, place.area, &machine).map_err(Fault::Refusal)
     })?;
     let mut store = run.at_once(Step::Compare, Some(disk), || run.open(disk))?;
     let read = store.read_table(place.area, &place.slots, options.key.as_ref());

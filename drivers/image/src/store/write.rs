@@ -1,0 +1,376 @@
+//! Writing the memory: chunks and table.
+
+use super::{DEPTH, MAX_RUNS, Page, Store};
+use crate::codec::Codec;
+use crate::format::sum::{self, Of, Sum};
+use crate::format::table::{LZ4, RAW, RawEntry};
+use crate::format::{CHUNK_PAGES, TABLE_PLACE, padded, table_bytes};
+use crate::io::{Purpose, Span};
+use crate::plan::Stage;
+use crate::seal::Seal;
+use crate::{CHUNK, Device, Error, Plan, Source};
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::Ordering::Relaxed;
+use firn_block::shm::Region;
+use firn_block::{Op, PAGE};
+use zerocopy::IntoBytes;
+
+/// What an error of a chunk's request says.
+const WHAT: &str = "writing the memory";
+
+/// What [`Store::write_chunks`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Pages that were stored.
+    pub pages: u64,
+    /// Pages left out because they are zero.
+    pub zero: u64,
+    /// Pages left out because they are free.
+    pub free: u64,
+    /// Bytes that went to the data area.
+    pub bytes: u64,
+    /// Chunks that were compressed.
+    pub compressed: u32,
+    /// Requests that went straight from the memory.
+    pub in_place: u64,
+    /// Requests that went through the store's own memory.
+    pub staged: u64,
+}
+
+/// Everything about the chunk that is being written.
+struct Chunk {
+    index: u32,
+    /// Its first page in the memory.
+    first: usize,
+    entry: RawEntry,
+}
+
+impl<D: Device> Store<D> {
+    /// F8: writes the chunks. A blank disk gets its headers first.
+    ///
+    /// # Errors
+    /// [`Error`]; the previous state of the disk still holds.
+    pub async fn write_chunks(
+        &mut self,
+        plan: &mut Plan,
+        source: &Source<'_>,
+    ) -> Result<Written, Error> {
+        if plan.stage != Stage::Planned {
+            return Err(Error::Order("an image is written once"));
+        }
+        if source.memory.len() as u64 != plan.header.heap.bytes {
+            return Err(Error::Order("the memory is not the planned one"));
+        }
+        if plan.format_first {
+            self.empty_headers(&plan.area).await?;
+            plan.format_first = false;
+        }
+        self.begin(Some(source.memory)).await?;
+        let outcome = self.chunks(plan, source).await;
+        let written = self.end(outcome).await?;
+        plan.header.pages = written.pages;
+        plan.header.stored = written.bytes;
+        plan.stage = Stage::Chunks;
+        Ok(written)
+    }
+
+    async fn chunks(&mut self, plan: &mut Plan, source: &Source<'_>) -> Result<Written, Error> {
+        let seal = plan.seal();
+        let mut written = Written::default();
+        let mut free = Free::new(source.free);
+        for index in 0..plan.header.chunks {
+            let first = index as usize * CHUNK_PAGES;
+            let end = source.memory.page_count().min(first + CHUNK_PAGES);
+            let mut chunk = Chunk {
+                index,
+                first,
+                entry: RawEntry {
+                    place: written.bytes,
+                    ..RawEntry::default()
+                },
+            };
+            let zero_and_free = match &mut plan.codec {
+                Some(codec) => {
+                    let mut at = 0;
+                    let counts = scan(
+                        source.memory,
+                        first..end,
+                        &mut free,
+                        &mut self.page,
+                        |page, bytes| {
+                            chunk.entry.set(page);
+                            codec.plain[at..at + PAGE].copy_from_slice(bytes);
+                            at += PAGE;
+                        },
+                    );
+                    encode(codec, seal.as_ref(), plan.header.generation, &mut chunk, at);
+                    counts
+                }
+                None => {
+                    let mut sum = Sum::new(plan.header.generation, Of::Chunk(index));
+                    let counts = scan(
+                        source.memory,
+                        first..end,
+                        &mut free,
+                        &mut self.page,
+                        |page, bytes| {
+                            chunk.entry.set(page);
+                            sum.add(bytes);
+                        },
+                    );
+                    chunk.entry.sum = sum.end();
+                    chunk.entry.stored = (chunk.entry.page_count() * PAGE) as u32;
+                    chunk.entry.coding = RAW;
+                    counts
+                }
+            };
+            written.zero += zero_and_free.0;
+            written.free += zero_and_free.1;
+            if chunk.entry.page_count() == 0 {
+                plan.entries.push(RawEntry::default());
+                continue;
+            }
+            self.send_chunk(plan, source.memory, &chunk, &mut written)
+                .await?;
+            plan.entries.push(chunk.entry);
+        }
+        Ok(written)
+    }
+
+    /// Puts one chunk under way, and takes what has come back meanwhile.
+    async fn send_chunk(
+        &mut self,
+        plan: &Plan,
+        memory: &Region,
+        chunk: &Chunk,
+        written: &mut Written,
+    ) -> Result<(), Error> {
+        let entry = &chunk.entry;
+        let place = plan.header.data_place() + entry.place;
+        match &plan.codec {
+            Some(codec) => {
+                let lane = self.lane(1, self.own_lanes()).await?;
+                let bytes = &codec.coded[..entry.stored as usize];
+                fill(&self.io.memory(lane), bytes, entry.padded() as usize);
+                self.send_staged(plan, lane, place, entry).await?;
+                written.staged += 1;
+            }
+            None if entry.runs().count() > MAX_RUNS => {
+                let lane = self.lane(1, self.own_lanes()).await?;
+                gather(memory, chunk, &self.io.memory(lane));
+                self.send_staged(plan, lane, place, entry).await?;
+                written.staged += 1;
+            }
+            None => {
+                let mut place = place;
+                for (first, count) in entry.runs() {
+                    let lane = self.lane(self.own_lanes(), usize::MAX).await?;
+                    let span = Span {
+                        offset: (chunk.first + first) * PAGE,
+                        ..plan.area.span(place, count * PAGE)
+                    };
+                    let purpose = purpose(chunk.index);
+                    self.io.send(lane, Op::Write, span, purpose).await?;
+                    place += (count * PAGE) as u64;
+                    written.in_place += 1;
+                }
+            }
+        }
+        self.io.kick()?;
+        written.pages += entry.page_count() as u64;
+        written.bytes += entry.padded();
+        written.compressed += u32::from(entry.coding == LZ4);
+        // Nobody else starves while there is room for more.
+        self.io.turn(WHAT).await
+    }
+
+    async fn send_staged(
+        &mut self,
+        plan: &Plan,
+        lane: usize,
+        place: u64,
+        entry: &RawEntry,
+    ) -> Result<(), Error> {
+        let span = plan.area.span(place, entry.padded() as usize);
+        self.io.send(lane, Op::Write, span, purpose(0)).await
+    }
+
+    /// An idle lane from `first` on, before `end`, as soon as there is one.
+    async fn lane(&mut self, first: usize, end: usize) -> Result<usize, Error> {
+        loop {
+            while self.io.harvest()?.is_some() {}
+            if let Some(lane) = self.io.idle(first, end) {
+                return Ok(lane);
+            }
+            self.io.kick()?;
+            self.io.turn(WHAT).await?;
+        }
+    }
+
+    /// F9: writes the chunk table.
+    ///
+    /// # Errors
+    /// [`Error`]; the previous state of the disk still holds.
+    pub async fn write_table(&mut self, plan: &mut Plan) -> Result<(), Error> {
+        if plan.stage != Stage::Chunks {
+            return Err(Error::Order("the table comes after the chunks"));
+        }
+        let header = &mut plan.header;
+        match plan.how.key.as_ref().map(|key| Seal::new(key, header)) {
+            None => {
+                let sum = sum::of_table(header.generation, &plan.disks, &plan.entries);
+                header.layout.table_sum = sum;
+            }
+            Some(seal) => {
+                let tag = seal.table(&plan.disks, &plan.entries);
+                let none = Error::Memory("no room to seal the table");
+                header.layout.table_sum = tag.ok_or(none)?;
+                header.layout.tag = seal.header(header);
+            }
+        }
+        let what = "writing the chunk table";
+        let bytes = table_bytes(plan.disks.len() as u64, plan.entries.len() as u64);
+        let parts = [plan.disks.as_bytes(), plan.entries.as_bytes()];
+        self.write_parts(&plan.area, parts, padded(bytes), what)
+            .await?;
+        plan.stage = Stage::Table;
+        Ok(())
+    }
+
+    /// Writes two byte strings, one behind the other, and zeros up to `length`.
+    async fn write_parts(
+        &mut self,
+        area: &super::Area,
+        parts: [&[u8]; 2],
+        length: u64,
+        what: &'static str,
+    ) -> Result<(), Error> {
+        let memory = self.io.memory(super::BLOCK);
+        let mut bytes = parts.into_iter().flatten().copied();
+        let mut piece = Vec::new();
+        let none = Error::Memory("no room for the table's bytes");
+        piece.try_reserve_exact(memory.len()).map_err(|_| none)?;
+        let mut at = 0;
+        while at < length {
+            let count = (length - at).min(memory.len() as u64) as usize;
+            piece.clear();
+            piece.extend(bytes.by_ref().take(count));
+            piece.resize(count, 0);
+            self.io.settle(what).await?;
+            memory.copy_in(0, &piece);
+            let span = area.span(TABLE_PLACE + at, count);
+            self.io.once(super::BLOCK, Op::Write, span, what).await?;
+            at += count as u64;
+        }
+        Ok(())
+    }
+}
+
+const fn purpose(tag: u32) -> Purpose {
+    Purpose { what: WHAT, tag }
+}
+
+/// Looks at pages once: tells zero ones, and hands each of the others out with
+/// its number in the chunk. Returns how many were zero and how many free.
+fn scan(
+    memory: &Region,
+    pages: Range<usize>,
+    free: &mut Free<'_>,
+    copy: &mut Page,
+    mut each: impl FnMut(usize, &[u8]),
+) -> (u64, u64) {
+    let (mut zeros, mut frees) = (0, 0);
+    for page in pages.clone() {
+        if free.has(page) {
+            frees += 1;
+        } else if copy_page(memory, page, copy) {
+            zeros += 1;
+        } else {
+            each(page - pages.start, copy.as_bytes());
+        }
+    }
+    (zeros, frees)
+}
+
+/// Copies a page out of shared memory; whether it is all zero.
+pub(super) fn copy_page(memory: &Region, page: usize, copy: &mut Page) -> bool {
+    let words = memory.words(page * PAGE, copy.len());
+    let mut any = 0;
+    for (to, from) in copy.iter_mut().zip(words) {
+        *to = from.load(Relaxed);
+        any |= *to;
+    }
+    any == 0
+}
+
+/// Compresses and seals what was packed; `length` bytes of it.
+fn encode(
+    codec: &mut Codec,
+    seal: Option<&Seal>,
+    generation: crate::Generation,
+    chunk: &mut Chunk,
+    length: usize,
+) {
+    if length == 0 {
+        return;
+    }
+    let (coding, stored) = codec.encode(length);
+    chunk.entry.coding = coding;
+    chunk.entry.stored = stored as u32;
+    let bytes = &mut codec.coded[..stored];
+    chunk.entry.sum = match seal {
+        Some(seal) => seal.chunk(chunk.index, &chunk.entry, bytes),
+        None => {
+            let mut sum = Sum::new(generation, Of::Chunk(chunk.index));
+            sum.add(bytes);
+            sum.end()
+        }
+    };
+}
+
+/// Puts `bytes` at the start of a lane, and zeros behind them up to `length`.
+fn fill(lane: &Region, bytes: &[u8], length: usize) {
+    lane.copy_in(0, bytes);
+    let end = bytes.len().next_multiple_of(8);
+    for at in bytes.len()..end {
+        lane.atomic_u8(at).store(0, Relaxed);
+    }
+    lane.zero(end, length - end);
+}
+
+/// Copies the chunk's stored pages to the start of a lane.
+fn gather(memory: &Region, chunk: &Chunk, lane: &Region) {
+    let pages = (0..CHUNK_PAGES).filter(|page| chunk.entry.has(*page));
+    for (at, page) in pages.enumerate() {
+        let from = memory.words((chunk.first + page) * PAGE, PAGE / 8);
+        let to = lane.words(at * PAGE, PAGE / 8);
+        for (to, from) in to.iter().zip(from) {
+            to.store(from.load(Relaxed), Relaxed);
+        }
+    }
+}
+
+/// Free pages, asked for in rising order.
+struct Free<'a> {
+    ranges: &'a [Range<usize>],
+}
+
+impl<'a> Free<'a> {
+    const fn new(ranges: &'a [Range<usize>]) -> Self {
+        Self { ranges }
+    }
+
+    fn has(&mut self, page: usize) -> bool {
+        while let [first, rest @ ..] = self.ranges {
+            if page < first.end {
+                return page >= first.start;
+            }
+            self.ranges = rest;
+        }
+        false
+    }
+}
+
+const _: () = assert!(MAX_RUNS <= DEPTH);
+const _: () = assert!(CHUNK / PAGE == CHUNK_PAGES);

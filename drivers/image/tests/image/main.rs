@@ -1,0 +1,10 @@
+//! Images on a disk in memory: friendly, full, failing, stuck, or cut off from
+//! power at any request.
+
+mod commit;
+mod damage;
+mod disk;
+mod faults;
+mod guest;
+mod round_trip;
+mod seed;

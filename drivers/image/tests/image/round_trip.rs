@@ -1,0 +1,162 @@
+//! What was frozen is what comes back.
+
+use crate::disk::Host;
+use crate::guest::{Failed, Memory, Session, frozen, run, sealed};
+use crate::seed::{Random, seeds};
+use firn_block::PAGE;
+use firn_image::{Generation, How, Key, State, Verdict, WhyNot};
+
+fn key(secret: u8) -> Key {
+    sealed(secret).key.expect("a key")
+}
+
+fn compressed() -> How {
+    How {
+        compress: true,
+        ..How::default()
+    }
+}
+
+#[test]
+fn every_memory_comes_back_whichever_way_it_is_written() {
+    seeds(60, |seed| {
+        let mut rng = Random::new(seed);
+        let pages = 1 + rng.below(900) as usize;
+        let memory = Memory::random(pages, seed);
+        let (how, key) = match seed % 4 {
+            0 | 1 => (How::default(), None),
+            2 => (compressed(), None),
+            _ => {
+                let compress = rng.below(2) == 0;
+                (
+                    How {
+                        compress,
+                        ..sealed(3)
+                    },
+                    Some(key(3)),
+                )
+            }
+        };
+        let host = Host::with(vec![0; memory.0.len() + (1 << 20)], seed);
+        host.disk.borrow_mut().info.logical_block = if seed % 3 == 0 { 4096 } else { 512 };
+        host.disk.borrow_mut().moods.depth = 1 + rng.below(64) as usize;
+        let chunks = 1 + rng.below(3) as usize;
+        run(Session::new(&host, chunks).freeze(&memory.0, &[], how)).expect("it fits");
+        assert_eq!(host.disk.borrow().registered, 0, "all buffers are back");
+
+        let again = Host::with(host.data(), seed);
+        again.disk.borrow_mut().info.logical_block = host.disk.borrow().info.logical_block;
+        let into = Memory::random(pages, seed + 1);
+        let mut session = Session::new(&again, chunks);
+        run(session.load(&into.0, key.as_ref())).expect("it is whole");
+        assert!(into.bytes() == memory.bytes(), "the same memory");
+        assert_eq!(firn_block::lost_tokens(), 0);
+    });
+}
+
+#[test]
+fn only_pages_that_say_something_are_stored() {
+    let memory = Memory::new(1000);
+    for page in [0, 1, 2, 300, 301, 600, 999] {
+        memory.0.copy_in(page * PAGE, &[1; PAGE]);
+    }
+    let host = Host::new(8 << 20);
+    let free = [1..2, 300..500, 999..2000];
+    let written = run(Session::new(&host, 1).freeze(&memory.0, &free, How::default()));
+    let written = written.expect("it fits");
+    assert_eq!(written.pages, 3);
+    assert_eq!(written.free, 202);
+    assert_eq!(written.zero, 795);
+    assert_eq!(written.bytes, 3 * PAGE as u64);
+    assert_eq!((written.in_place, written.staged), (3, 0));
+
+    let into = Memory::random(1000, 5);
+    run(Session::new(&host, 1).load(&into.0, None)).expect("it is whole");
+    let mut expected = memory.bytes();
+    for page in [1, 300, 301, 999] {
+        expected[page * PAGE..][..PAGE].fill(0);
+    }
+    assert!(into.bytes() == expected);
+}
+
+#[test]
+fn writing_and_reading_keep_the_disk_busy() {
+    let memory = Memory::new(64 * 256);
+    for page in 0..memory.0.page_count() {
+        memory.0.copy_in(page * PAGE, &[1]);
+    }
+    let host = Host::new(80 << 20);
+    host.disk.borrow_mut().moods.depth = 100;
+    host.disk.borrow_mut().moods.pace = 1;
+    host.disk.borrow_mut().moods.lazy = 3;
+    run(Session::new(&host, 1).freeze(&memory.0, &[], How::default())).expect("it fits");
+    let writing = std::mem::take(&mut host.disk.borrow_mut().most_in_flight);
+    let into = Memory::new(64 * 256);
+    run(Session::new(&host, 1).load(&into.0, None)).expect("it is whole");
+    let reading = host.disk.borrow().most_in_flight;
+    assert!(writing >= 32 && reading >= 32, "{writing} {reading}");
+}
+
+#[test]
+fn compression_is_used_only_where_it_wins() {
+    let memory = Memory::new(512);
+    let text: Vec<u8> = b"snow ".iter().copied().cycle().take(1 << 20).collect();
+    memory.0.copy_in(0, &text);
+    let mut rng = Random::new(1);
+    let noise: Vec<u8> = (0..1 << 17)
+        .flat_map(|_| rng.next().to_le_bytes())
+        .collect();
+    memory.0.copy_in(1 << 20, &noise);
+    let host = Host::new(4 << 20);
+    let written = run(Session::new(&host, 2).freeze(&memory.0, &[], compressed()));
+    let written = written.expect("it fits");
+    assert_eq!(written.compressed, 1);
+    assert!(written.bytes < (1 << 20) + (1 << 16), "{written:?}");
+    let into = Memory::new(512);
+    run(Session::new(&host, 1).load(&into.0, None)).expect("it is whole");
+    assert!(into.bytes() == memory.bytes());
+}
+
+#[test]
+fn an_image_is_not_written_over_while_it_may_be_restored() {
+    let memory = Memory::random(300, 1);
+    let host = frozen(&memory.0, How::default());
+    let before = host.data();
+    let mut session = Session::new(&host, 1);
+    let refused = run(session.freeze(&memory.0, &[], How::default()));
+    let Err(Failed::Asked(why)) = refused else {
+        panic!("refused: {refused:?}");
+    };
+    assert_eq!(why, WhyNot::HasImage(Generation(1)));
+    assert!(host.data() == before, "untouched");
+}
+
+#[test]
+fn generations_count_on_over_freezes_and_restores() {
+    let host = Host::new(4 << 20);
+    for generation in 1..6 {
+        let memory = Memory::random(300, generation);
+        let mut session = Session::new(&host, 1);
+        run(session.freeze(&memory.0, &[], How::default())).expect("it fits");
+        let (area, slots) = run(session.look()).expect("readable");
+        let table = run(session.store.read_table(area, &slots, None)).expect("whole");
+        assert_eq!(table.header().generation, Generation(generation));
+        for attempt in 1..=3 {
+            let (area, slots) = run(session.look()).expect("readable");
+            let table = run(session.store.read_table(area, &slots, None)).expect("whole");
+            assert_eq!(run(session.store.attempt(&table)), Ok(attempt));
+        }
+        let into = Memory::new(300);
+        run(session.load(&into.0, None)).expect("whole");
+        assert!(into.bytes() == memory.bytes());
+        run(session.store.consume(&table)).expect("written");
+        if generation % 2 == 0 {
+            run(session.store.retire(&table)).expect("written");
+        }
+        let Verdict::Ended(header, _) = session.slots().verdict() else {
+            panic!("consumed");
+        };
+        assert_eq!(header.state, State::Consumed);
+        assert_eq!(header.generation, Generation(generation));
+    }
+}
