@@ -1,7 +1,7 @@
 //! The bus: finds devices below `device/`, and gives each its task.
 
 use crate::Xen;
-use crate::blkfront::{ConnectError, Vbd, VbdConfig};
+use crate::blkfront::{ConnectError, StepError, Vbd, VbdConfig};
 use crate::hal::Hal;
 use crate::store::{Store, StoreError};
 use crate::trace::Source;
@@ -25,6 +25,10 @@ pub struct Bus<H: Hal> {
     unusable: RefCell<BTreeMap<u32, ConnectError>>,
     changed: Rc<Signal>,
     scanned: Cell<bool>,
+    /// Devices that come now have to wait.
+    held: Cell<bool>,
+    /// Devices that come connect with their gates shut.
+    shut: Cell<bool>,
 }
 
 impl<H: Hal + 'static> Bus<H> {
@@ -46,7 +50,56 @@ impl<H: Hal + 'static> Bus<H> {
             unusable: RefCell::new(BTreeMap::new()),
             changed: Rc::new(Signal::new()),
             scanned: Cell::new(false),
+            held: Cell::new(false),
+            shut: Cell::new(false),
         })
+    }
+
+    /// Takes up no more devices until [`Bus::thaw`]: a freeze goes by the list
+    /// that it began with. Devices that go are still told so, and their steps
+    /// end with an error.
+    pub fn freeze(&self) {
+        self.held.set(true);
+    }
+
+    /// Takes up whatever came meanwhile. Does nothing if it was not frozen.
+    pub fn thaw(&self) {
+        if self.held.replace(false) {
+            self.changed.notify();
+        }
+    }
+
+    /// Whether devices that come from now on connect with their gates shut,
+    /// until [`Vbd::open`]: while an image waits for a decision, no job writes
+    /// to any disk.
+    pub fn keep_shut(&self, shut: bool) {
+        self.shut.set(shut);
+    }
+
+    /// Gets every device ready for the host to take the memory, or none of them.
+    ///
+    /// # Errors
+    /// Which disk is in the middle of a freeze.
+    pub fn suspend(&self) -> Result<(), StepError> {
+        let vbds = self.vbds();
+        let refused = vbds.iter().find_map(|vbd| vbd.suspend().err());
+        if let Some(error) = refused {
+            self.cancel_suspend();
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Goes on as if nothing had been.
+    pub fn cancel_suspend(&self) {
+        self.for_each(Vbd::cancel_suspend);
+    }
+
+    /// Tells every device that the host is another one: after
+    /// [`Xen::resume`](crate::Xen::resume) and [`Store::resume`]. Devices that
+    /// came or went with the change are found by the watch, which fires.
+    pub fn resume(&self) {
+        self.for_each(Vbd::resume);
     }
 
     /// Notified when a device came, went or changed its state.
@@ -79,7 +132,7 @@ impl<H: Hal + 'static> Bus<H> {
     /// connected or has failed.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        let connecting = |vbd: &Rc<Vbd<H>>| vbd.front.borrow().state() == Lifecycle::Connecting;
+        let connecting = |vbd: &Rc<Vbd<H>>| vbd.state() == Lifecycle::Connecting;
         self.scanned.get() && !self.vbds.borrow().values().any(connecting)
     }
 
@@ -95,19 +148,21 @@ impl<H: Hal + 'static> Bus<H> {
     /// What made xenstore unusable.
     pub async fn run(self: Rc<Self>) -> Result<(), StoreError> {
         let mut watch = loop {
+            let generation = self.xen.generation();
             match self.store.watch(VBDS).await {
-                Err(error) if error.is_lost_connection() => self.mend(&error).await?,
+                Err(error) if error.is_lost_connection() => self.mend(&error, generation).await?,
                 result => break result?,
             }
         };
         loop {
             let seen = self.changed.seen();
+            let generation = self.xen.generation();
             let names = match self.store.directory(VBDS).await {
                 Ok(names) => names,
                 Err(error) if error.is_missing() => Vec::new(),
                 Err(error) if error.is_lost_connection() => {
                     // Watches come back with the connection, and fire.
-                    self.mend(&error).await?;
+                    self.mend(&error, generation).await?;
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -121,7 +176,11 @@ impl<H: Hal + 'static> Bus<H> {
 
     /// Connects to xenstore again. A reset in the middle of that is followed
     /// by another try: each takes an act of the host's.
-    async fn mend(&self, error: &StoreError) -> Result<(), StoreError> {
+    async fn mend(&self, error: &StoreError, generation: u32) -> Result<(), StoreError> {
+        if self.xen.generation() != generation {
+            // Lost with the old host, and up again on the new one.
+            return Ok(());
+        }
         log::warn!("xenstore: {error}; connecting again");
         match self.store.reconnect().await {
             Err(StoreError::Reset) => Ok(()),
@@ -143,6 +202,9 @@ impl<H: Hal + 'static> Bus<H> {
         self.unusable
             .borrow_mut()
             .retain(|number, _| numbers.contains(number));
+        if self.held.get() {
+            return;
+        }
         for &number in numbers {
             let is_new = !self.vbds.borrow().contains_key(&number)
                 && !self.unusable.borrow().contains_key(&number);
@@ -156,6 +218,9 @@ impl<H: Hal + 'static> Bus<H> {
         self.xen.record(Source::Bus, "new vbd", number.into());
         match Vbd::new(&self.xen, &self.store, self.config, number, &self.changed) {
             Ok(vbd) => {
+                if self.shut.get() {
+                    vbd.keep_shut();
+                }
                 self.executor.spawn(vbd.clone().run());
                 self.vbds.borrow_mut().insert(number, vbd);
             }

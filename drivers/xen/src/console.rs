@@ -19,7 +19,7 @@ use crate::wire::event_channel::Port;
 use crate::wire::hvm::{PARAM_CONSOLE_EVTCHN, PARAM_CONSOLE_PFN};
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::mem::offset_of;
 use firn_block::shm::Region;
@@ -47,7 +47,7 @@ const OUTPUT: Place = Place {
 /// A PV console.
 pub struct Console<H: Hal> {
     xen: Rc<Xen<H>>,
-    port: Port,
+    port: Cell<Port>,
     state: RefCell<State>,
 }
 
@@ -146,15 +146,35 @@ impl<H: Hal> Console<H> {
         xen.events.unmask(port);
         Ok(Self {
             xen: xen.clone(),
-            port,
+            port: Cell::new(port),
             state: state.into(),
         })
+    }
+
+    /// Takes up the console of a new host, after
+    /// [`Xen::resume`](crate::Xen::resume). What waits to be written goes there.
+    ///
+    /// # Errors
+    /// [`ConsoleError`]; the console is disabled then.
+    pub fn resume(&self) -> Result<(), ConsoleError> {
+        let found = PAGE.find(&self.xen.hal).map_err(ConsoleError::Page);
+        let (page, port) = found?;
+        let port = self.xen.events.adopt(port).map_err(ConsoleError::Port)?;
+        self.port.set(port);
+        if let Ok(mut state) = self.state.try_borrow_mut() {
+            let fresh = State::new(&page).map_err(ConsoleError::Offence)?;
+            let (input, output) = (fresh.input, fresh.output);
+            (state.input, state.output, state.offence) = (input, output, None);
+        }
+        self.xen.events.unmask(port);
+        self.flush();
+        Ok(())
     }
 
     /// The event channel.
     #[must_use]
     pub const fn port(&self) -> Port {
-        self.port
+        self.port.get()
     }
 
     /// Why the console is disabled.
@@ -227,7 +247,7 @@ impl<H: Hal> Console<H> {
 
     fn kick(&self) {
         // An event that cannot be sent is not worth more than the bytes.
-        let _ = self.xen.hal.send_event(self.port);
+        let _ = self.xen.hal.send_event(self.port.get());
     }
 
     /// The number of bytes moved; an offence disables the console.
@@ -235,7 +255,7 @@ impl<H: Hal> Console<H> {
         match moved {
             Ok(len) => len,
             Err(offence) => {
-                self.xen.events.mask(self.port);
+                self.xen.events.mask(self.port.get());
                 self.xen.record(Source::Console, "offence", 0);
                 let mut state = self.state.borrow_mut();
                 state.offence = Some(offence);

@@ -8,6 +8,7 @@ pub mod blkfront;
 pub mod bus;
 mod byte_ring;
 pub mod console;
+pub mod control;
 pub mod event;
 pub mod grant;
 pub mod hal;
@@ -15,6 +16,7 @@ pub mod hypercall;
 mod machine;
 mod start_page;
 pub mod store;
+pub mod suspend;
 pub mod trace;
 pub mod wire;
 

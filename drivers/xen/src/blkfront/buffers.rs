@@ -1,6 +1,7 @@
 //! Registered buffers, and their permanent grants where the backend keeps
 //! grants mapped.
 
+use super::adopt::{AdoptError, Adopted, MOST_BUFFERS};
 use crate::Xen;
 use crate::grant::{Access, GrantError};
 use crate::hal::Hal;
@@ -38,6 +39,39 @@ impl Buffers {
             queue,
             slots: Vec::new(),
         }
+    }
+
+    /// The buffers of an earlier boot, under their numbers and without grants.
+    pub(super) fn adopt(
+        queue: u32,
+        buffers: impl IntoIterator<Item = Adopted>,
+    ) -> Result<Self, AdoptError> {
+        let mut slots: Vec<Option<Registered>> = Vec::new();
+        for Adopted {
+            index,
+            region,
+            parked,
+        } in buffers
+        {
+            let at = index as usize;
+            let taken = slots.get(at).is_some_and(Option::is_some);
+            if taken || index >= MOST_BUFFERS {
+                return Err(AdoptError::Index(index));
+            }
+            if at >= slots.len() {
+                slots.resize_with(at + 1, || None);
+            }
+            let registered = Registered::new(region);
+            slots[at] = Some(Registered {
+                parked,
+                ..registered
+            });
+        }
+        Ok(Self { queue, slots })
+    }
+
+    pub(super) const fn queue(&self) -> u32 {
+        self.queue
     }
 
     /// Whether a buffer is one of these, or a part of one, and may carry data.

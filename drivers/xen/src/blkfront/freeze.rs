@@ -199,6 +199,11 @@ impl<H: Hal> Vbd<H> {
         }
     }
 
+    /// Has a device that is not connected yet stay shut when it is.
+    pub(crate) fn keep_shut(&self) {
+        self.wish.set(Wish::Shut(Terms::Ordinary));
+    }
+
     /// Shuts the gate: jobs' requests are refused from here on, before anything
     /// is touched. What was accepted goes on.
     ///

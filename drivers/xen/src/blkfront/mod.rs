@@ -6,6 +6,7 @@
 //! task per device that shakes hands with the backend, follows its changes and
 //! closes in good order.
 
+mod adopt;
 mod buffers;
 mod close;
 mod complete;
@@ -22,6 +23,7 @@ mod shadow;
 mod submit;
 mod vbd;
 
+pub use adopt::{AdoptError, Adopted};
 pub use connect::ConnectError;
 pub use features::{Features, MAX_RING_ORDER};
 pub use freeze::{Busy, DiskStep, StepError, WhyNot};

@@ -13,7 +13,7 @@ use crate::wire::xs::{Header, MessageType};
 use alloc::borrow::ToOwned;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::rc::Rc;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
@@ -34,7 +34,9 @@ const REMEMBERED: usize = 32;
 /// One connection to the server.
 pub(super) struct Client<H: Hal> {
     pub(super) xen: Rc<Xen<H>>,
-    pub(super) port: Port,
+    pub(super) port: Cell<Port>,
+    /// Page and port are those of the HVM parameters.
+    pub(super) attached: Cell<bool>,
     pub(super) state: RefCell<State>,
     /// The phase changed.
     pub(super) changed: Signal,
@@ -126,6 +128,14 @@ impl State {
         encode(&mut self.out, what, id, tx, parts);
         self.pending.insert(id, Pending { what, tx, fate });
         id
+    }
+
+    /// Queues the registration of a watch that a new server does not know.
+    /// Nobody waits for the reply.
+    pub(super) fn post_watch(&mut self, path: &str, token: u32) {
+        let token = token.to_string();
+        let parts: [&[u8]; 4] = [path.as_bytes(), b"\0", token.as_bytes(), b"\0"];
+        self.post(MessageType::WATCH, 0, &parts, Fate::Forgotten);
     }
 
     /// Ends everything that the connection carried. Returns who waits for it.
@@ -278,7 +288,7 @@ impl<H: Hal> Client<H> {
 
     /// Sends an event to the server. That it cannot be sent shows by deadlines.
     pub(super) fn kick(&self) {
-        if let Err(errno) = self.xen.hal.send_event(self.port) {
+        if let Err(errno) = self.xen.hal.send_event(self.port.get()) {
             self.xen
                 .record(Source::Store, "event not sent", u64::from(errno.0));
         }
@@ -295,7 +305,7 @@ impl<H: Hal> Client<H> {
             state.drop_everything(error)
         };
         if matches!(error, StoreError::Protocol(_)) {
-            self.xen.events.mask(self.port);
+            self.xen.events.mask(self.port.get());
             self.xen.record(Source::Store, "offence", 0);
             log::error!("{error}; xenstore is not used any more");
         } else {

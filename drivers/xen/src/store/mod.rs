@@ -28,6 +28,7 @@ use crate::hal::Hal;
 use crate::start_page::StartPage;
 use crate::trace::Source;
 use crate::wire::DomId;
+use crate::wire::errno::Errno;
 use crate::wire::event_channel::Port;
 use crate::wire::hvm::{PARAM_STORE_EVTCHN, PARAM_STORE_PFN};
 use crate::wire::xs::MessageType;
@@ -81,7 +82,9 @@ impl<H: Hal> Store<H> {
     /// there is none. Else as [`Store::new`].
     pub fn attach(xen: &Rc<Xen<H>>) -> Result<Self, StoreError> {
         let (ring, port) = PAGE.find(&xen.hal)?;
-        Self::new(xen, ring, port)
+        let store = Self::new(xen, ring, port)?;
+        store.client().attached.set(true);
+        Ok(store)
     }
 
     /// Connects over a ring page. If an earlier user left the ring in the middle
@@ -93,7 +96,8 @@ impl<H: Hal> Store<H> {
         let port = xen.events.adopt(port).map_err(StoreError::Port)?;
         let client = Client {
             xen: xen.clone(),
-            port,
+            port: Cell::new(port),
+            attached: Cell::new(false),
             state: State::new(Ring::new(ring)).into(),
             changed: Signal::new(),
             deadline: Cell::new(DEADLINE),
@@ -122,7 +126,7 @@ impl<H: Hal> Store<H> {
     /// The event channel; the store has unmasked it.
     #[must_use]
     pub fn port(&self) -> Port {
-        self.client().port
+        self.client().port.get()
     }
 
     /// Sets how long the server may take to answer a request: 5 seconds unless
@@ -173,8 +177,11 @@ impl<H: Hal> Store<H> {
     async fn register(&self, path: &str, token: u32) -> Result<(), StoreError> {
         let mut rest = token.to_string();
         rest.push('\0');
-        self.change(MessageType::WATCH, path, rest.as_bytes())
-            .await?;
+        match self.change(MessageType::WATCH, path, rest.as_bytes()).await {
+            // The server has it already: registered by a resume meanwhile.
+            Err(StoreError::Errno { errno, .. }) if errno == Errno::EEXIST => {}
+            result => result?,
+        }
         self.client().state.borrow_mut().watches.registered(token);
         Ok(())
     }
@@ -235,6 +242,7 @@ impl<H: Hal> Store<H> {
     pub async fn reconnect(&self) -> Result<(), StoreError> {
         let client = self.client();
         let under_way = Reconnecting::begin(client)?;
+        client.look_for_port()?;
         client.begin_reset();
         match timeout(client.xen.clone(), client.deadline.get(), client.settled()).await {
             Ok(settled) => settled?,
@@ -252,7 +260,69 @@ impl<H: Hal> Store<H> {
     }
 }
 
+impl<H: Hal> Store<H> {
+    /// Connects to the store of a new host, after
+    /// [`Xen::resume`](crate::Xen::resume), and registers every watch there:
+    /// each of them fires. Requests in flight and open transactions end with
+    /// [`StoreError::Reset`]; new ones may be made at once.
+    ///
+    /// # Errors
+    /// [`StoreError`] as [`Store::attach`]; the store cannot be used then.
+    pub fn resume(&self) -> Result<(), StoreError> {
+        let client = self.client();
+        let taken_up = client.take_up();
+        if let Err(error) = &taken_up {
+            client.fail(error);
+        }
+        taken_up
+    }
+}
+
 impl<H: Hal> Client<H> {
+    /// Takes up the ring page and the port that the toolstack made anew.
+    fn take_up(&self) -> Result<(), StoreError> {
+        let (ring, port) = PAGE.find(&self.xen.hal)?;
+        let port = self.xen.events.adopt(port).map_err(StoreError::Port)?;
+        self.port.set(port);
+        let wakers = {
+            let mut state = self.state.borrow_mut();
+            state.phase = Phase::Connecting;
+            state.ring = Ring::new(ring);
+            state.drop_everything(&StoreError::Reset)
+        };
+        self.xen.record(Source::Store, "resumed", port.0.into());
+        self.first_look()?;
+        {
+            let state = &mut *self.state.borrow_mut();
+            for (token, path) in state.watches.to_register() {
+                state.post_watch(&path, token);
+            }
+        }
+        self.xen.events.unmask(port);
+        // What was posted goes out with the next look at the ring.
+        self.kick();
+        wakers.into_iter().for_each(Waker::wake);
+        self.changed.notify();
+        Ok(())
+    }
+
+    /// A server that starts anew may listen at another port.
+    fn look_for_port(&self) -> Result<(), StoreError> {
+        if !self.attached.get() {
+            return Ok(());
+        }
+        let (_, port) = PAGE.find(&self.xen.hal)?;
+        let old = self.port.get();
+        if port != old {
+            let port = self.xen.events.adopt(port).map_err(StoreError::Port)?;
+            self.port.set(port);
+            self.xen.events.unmask(port);
+            // The server has closed its end.
+            let _ = self.xen.events.close(&self.xen.hal, old);
+        }
+        Ok(())
+    }
+
     /// Looks at a ring for the first time; asks for a reset unless it is clean.
     /// Returns whether the server has to be told.
     fn first_look(&self) -> Result<bool, StoreError> {
