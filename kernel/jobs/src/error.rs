@@ -111,6 +111,22 @@ pub enum JobError {
         /// Which sector, and what is wrong with it.
         mismatch: Mismatch,
     },
+    /// A ledger's disk is not what its memory knows.
+    Ledger {
+        /// The disk.
+        disk: DiskId,
+        /// First sector of the record, in units of 512 bytes.
+        sector: u64,
+        /// The record's number.
+        seq: u64,
+        /// What is the matter with it.
+        how: &'static str,
+    },
+    /// Memory does not hold what was put there.
+    Memory {
+        /// How many bytes from the start of the fill.
+        at: u64,
+    },
     /// Requests failed although the disk stayed.
     Failures {
         /// The disk.
@@ -215,6 +231,14 @@ impl JobError {
                 "mismatch",
                 "the disk, or somebody else who writes to it, changed the data",
             ),
+            Self::Ledger { .. } => (
+                "ledger",
+                "the disk lost what it had flushed, or two machines went on from one memory",
+            ),
+            Self::Memory { .. } => (
+                "memory",
+                "the image or the machine's memory is damaged; nothing here can be trusted",
+            ),
             Self::PartitionTable { .. } => (
                 "partition-table",
                 "repair the table on the host; the spare one is at the disk's end",
@@ -241,12 +265,14 @@ impl JobError {
             | Self::Failures { disk, .. }
             | Self::PartitionTable { disk, .. }
             | Self::Stuck { disk, .. } => disk.to_string(),
-            Self::Refused { disk, sector, .. } | Self::Io { disk, sector, .. } => {
+            Self::Refused { disk, sector, .. }
+            | Self::Io { disk, sector, .. }
+            | Self::Ledger { disk, sector, .. } => {
                 format!("{disk} sector {sector}")
             }
             Self::Mismatch { disk, mismatch } => format!("{disk} sector {}", mismatch.sector),
             Self::Store { path, .. } => path.clone(),
-            Self::NoMemory { .. } => "job memory".into(),
+            Self::NoMemory { .. } | Self::Memory { .. } => "job memory".into(),
             Self::TimedOut { place, .. } => place.clone(),
             Self::Interrupted => "console".into(),
             Self::Machine(refusal) => refusal.place.clone(),
@@ -298,6 +324,8 @@ impl fmt::Display for JobError {
                 Span(*after)
             ),
             Self::Mismatch { mismatch, .. } => write!(f, "{mismatch}"),
+            Self::Ledger { seq, how, .. } => write!(f, "record {seq} {how}"),
+            Self::Memory { at } => write!(f, "byte {at} of the fill is not what was put there"),
             Self::Failures { count, first, .. } => {
                 write!(f, "{count} requests failed, the first because {first}")
             }

@@ -18,15 +18,18 @@ extern crate std;
 
 mod editor;
 mod error;
+mod fill;
 mod histogram;
 mod input;
 pub mod io;
 mod jobs;
 pub mod lang;
+pub mod ledger_format;
 mod machine;
 mod power;
 pub mod result;
 mod rng;
+mod shelf;
 pub mod shell;
 mod stream;
 mod task;

@@ -5,13 +5,16 @@ use crate::error::JobError;
 use crate::input::Input;
 use crate::io::reclaim;
 use crate::jobs;
-use crate::lang::{self, Job, LangError};
+use crate::lang::{self, Call, LangError};
 use crate::machine::Machine;
-use crate::result::{self, Common};
+use crate::result::{self, Common, Outcome};
+use crate::shelf::Shelf;
 use crate::task::Task;
+use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::string::String;
 use core::time::Duration;
+use firn_task::Instant;
 
 /// What the shell says when it waits for a line.
 pub const PROMPT: &str = "firn> ";
@@ -40,13 +43,17 @@ pub async fn run<M: Machine>(machine: M, line: String) {
 pub struct Shell<M: Machine> {
     machine: M,
     input: Rc<Input<M>>,
+    shelf: Rc<Shelf>,
 }
 
 impl<M: Machine> Shell<M> {
     /// A shell on the machine's console.
     pub fn new(machine: M) -> Self {
-        let input = Rc::new(Input::new(machine.clone()));
-        Self { machine, input }
+        Self {
+            input: Rc::new(Input::new(machine.clone())),
+            machine,
+            shelf: Rc::default(),
+        }
     }
 
     /// Reads lines and runs them, until a job ends the machine.
@@ -63,8 +70,8 @@ impl<M: Machine> Shell<M> {
 
     /// Runs the jobs of a line one after the other, whether they succeed or not.
     pub async fn run_line(&self, line: &str) -> Flow {
-        for job in lang::parse(line) {
-            if self.run_job(job).await == Flow::Ended {
+        for call in lang::calls(line) {
+            if self.run_call(call).await == Flow::Ended {
                 return Flow::Ended;
             }
         }
@@ -88,9 +95,9 @@ impl<M: Machine> Shell<M> {
         }
     }
 
-    async fn run_job(&self, job: Result<Job, LangError>) -> Flow {
-        let job = match job {
-            Ok(job) => job,
+    async fn run_call(&self, call: Result<Call, LangError>) -> Flow {
+        let Call { job, beside } = match call {
+            Ok(call) => call,
             Err(error) => {
                 self.print_failure(error.job(), JobError::Line(error.clone()));
                 return Flow::On;
@@ -98,19 +105,23 @@ impl<M: Machine> Shell<M> {
         };
         let name = job.name();
         let power = jobs::power(&job);
-        let task = Task::new(name, self.machine.clone(), self.input.clone());
+        let (input, shelf) = (self.input.clone(), self.shelf.clone());
+        let task = Task::new(name, self.machine.clone(), input, shelf);
+        if beside && power.is_none() {
+            let running = self.shelf.begin(task.stop());
+            self.machine.spawn(Box::pin(async move {
+                let started = task.machine.now();
+                let outcome = jobs::run(&task, job).await;
+                print_outcome(&task, started, outcome);
+                drop(running);
+            }));
+            return Flow::On;
+        }
         let started = self.machine.now();
         let run = jobs::run(&task, job);
         let outcome = self.input.unless_interrupted(run).await;
-        reclaim(&self.machine);
-        let common = Common {
-            job: name,
-            disk: task.disk(),
-            bytes: task.bytes(),
-            took: self.machine.now().since(started),
-        };
         let outcome = outcome.unwrap_or(Err(JobError::Interrupted));
-        result::print(&self.machine, &common, outcome);
+        print_outcome(&task, started, outcome);
         match power.map(|power| self.machine.power(power)) {
             None => Flow::On,
             Some(Ok(())) => Flow::Ended,
@@ -131,4 +142,16 @@ impl<M: Machine> Shell<M> {
         };
         result::print(&self.machine, &common, Err(error));
     }
+}
+
+/// Prints how a job ended, and gives back what it left behind.
+fn print_outcome<M: Machine>(task: &Task<M>, started: Instant, outcome: Result<Outcome, JobError>) {
+    reclaim(&task.machine);
+    let common = Common {
+        job: task.job,
+        disk: task.disk(),
+        bytes: task.bytes(),
+        took: task.machine.now().since(started),
+    };
+    result::print(&task.machine, &common, outcome);
 }

@@ -5,6 +5,7 @@ use crate::input::Input;
 use crate::io::{Channel, IO_DEADLINE, Late};
 use crate::lang::Extent;
 use crate::machine::{DiskReport, Machine};
+use crate::shelf::Shelf;
 use crate::units::{Bytes, Span};
 use alloc::format;
 use alloc::rc::Rc;
@@ -30,19 +31,39 @@ pub(crate) struct Task<M: Machine> {
     pub(crate) job: &'static str,
     pub(crate) machine: M,
     pub(crate) input: Rc<Input<M>>,
+    /// What jobs leave in memory for later ones.
+    pub(crate) shelf: Rc<Shelf>,
     disk: Cell<Option<DiskId>>,
     bytes: Cell<u64>,
+    stop: Rc<Cell<bool>>,
 }
 
 impl<M: Machine> Task<M> {
-    pub(crate) fn new(job: &'static str, machine: M, input: Rc<Input<M>>) -> Self {
+    pub(crate) fn new(
+        job: &'static str,
+        machine: M,
+        input: Rc<Input<M>>,
+        shelf: Rc<Shelf>,
+    ) -> Self {
         Self {
             job,
             machine,
             input,
+            shelf,
             disk: Cell::new(None),
             bytes: Cell::new(0),
+            stop: Rc::default(),
         }
+    }
+
+    /// What, once set, asks the job to come to its end.
+    pub(crate) fn stop(&self) -> Rc<Cell<bool>> {
+        self.stop.clone()
+    }
+
+    /// Whether the job was asked to come to its end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.get()
     }
 
     /// Prints a line.
@@ -98,13 +119,20 @@ impl<M: Machine> Task<M> {
         progress: &mut Progress,
         now: Instant,
     ) -> Result<Completion, JobError> {
-        let give_up = now + IO_DEADLINE;
+        let mut give_up = now + IO_DEADLINE;
         let mut now = now;
+        let mut era = self.machine.era();
         loop {
             progress.tick(self, now);
             match channel.next(progress.due.min(give_up)).await {
                 Ok(completion) => return Ok(completion),
                 Err(Late) => now = self.machine.now(),
+            }
+            // What was in flight when the machine went away has been sent
+            // again: the disk has all its time once more.
+            let was = core::mem::replace(&mut era, self.machine.era());
+            if era != was {
+                give_up = now + IO_DEADLINE;
             }
             if now >= give_up {
                 return Err(JobError::Stuck {
@@ -282,6 +310,13 @@ impl Progress {
             due: now + PROGRESS,
             allocations: 0,
         }
+    }
+
+    /// Of a job that tells of itself in another way.
+    pub(crate) fn silent<M: Machine>(task: &Task<M>) -> Self {
+        let mut progress = Self::new(task, "", 0);
+        progress.due = Instant::from_nanos(u64::MAX);
+        progress
     }
 
     /// Prints a line if one is due.

@@ -54,6 +54,9 @@ fn may_write(job: &Job, verify: &Verify) -> bool {
         Job::Load(job) => job.disk == verify.disk,
         Job::Write(job) => job.disk == verify.disk,
         Job::Discard(job) => job.disk == verify.disk,
+        Job::Ledger(job) => job.disk == verify.disk,
+        Job::Image(job) => job.disk == verify.disk,
+        Job::Freeze(job) => job.image.is_none_or(|disk| disk == verify.disk),
         _ => false,
     }
 }

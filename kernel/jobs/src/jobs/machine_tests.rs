@@ -52,3 +52,39 @@ fn the_jobs_after_a_freeze_run_after_the_restore() {
     assert_eq!(jobs, ["freeze", "disks", "memhash"]);
     assert_eq!(machine.era().restores, 1);
 }
+
+#[test]
+fn filled_memory_is_checked_and_freed() {
+    let machine = FakeMachine::default();
+    let line =
+        "fill size=1M seed=3; fill size=128k data=text; freeze; fill-check; fill-free; fill-check";
+    let results = results(&run(&machine, line));
+    let bytes: std::vec::Vec<_> = results.iter().map(|r| r["bytes"].as_u64()).collect();
+    assert!(
+        results.iter().all(|result| result["ok"] == true),
+        "{results:?}"
+    );
+    assert_eq!(bytes[3], Some((1 << 20) + (128 << 10)));
+    assert_eq!(bytes[5], Some(0));
+    let odd = result(&FakeMachine::default(), "fill size=1");
+    assert_eq!(odd["error"], "bad-argument");
+}
+
+#[test]
+fn background_jobs_run_beside_others_and_are_waited_for() {
+    let machine = FakeMachine::with_disk(RamDisk::new(XVDB, 4 << 20));
+    let line = "load xvdb size=2M time=1ms & verify xvdb at=2M size=1M; wait; stop; poweroff";
+    let results = results(&run(&machine, line));
+    let jobs: std::vec::Vec<_> = results.iter().map(|result| &result["job"]).collect();
+    assert_eq!(jobs, ["verify", "load", "wait", "stop", "poweroff"]);
+    assert!(
+        results.iter().all(|result| result["ok"] == true),
+        "{results:?}"
+    );
+    let machine = FakeMachine::with_disk(RamDisk::new(XVDB, 4 << 20));
+    let output = run(&machine, "sleep time=100s & wait timeout=1s");
+    assert!(
+        output.contains("1 jobs in the background go on"),
+        "{output}"
+    );
+}

@@ -2,7 +2,9 @@
 
 mod bench;
 mod copy;
+mod fill;
 mod info;
+mod ledger;
 mod load;
 mod partitions;
 mod power;
@@ -37,6 +39,12 @@ pub(crate) async fn run<M: Machine>(task: &Task<M>, job: Job) -> Result<Outcome,
         Job::Mem(_) => Ok(info::report(task, Report::Memory)),
         Job::Pause(args) => Ok(wait::sleep(task, &args).await),
         Job::WaitDisk(args) => wait::wait_disk(task, &args).await,
+        Job::Ledger(args) => ledger::ledger(task, &args).await,
+        Job::Fill(args) => fill::fill(task, &args).await,
+        Job::FillCheck(_) => fill::check(task).await,
+        Job::FillFree(_) => Ok(fill::free(task)),
+        Job::Stop(args) => wait::stop(task, &args).await,
+        Job::Wait(args) => wait::wait(task, args.timeout).await,
         Job::Freeze(args) => power::freeze(task, &args).await,
         Job::Suspend(_) => power::ask(task, PowerAsk::Suspend).await,
         Job::Cold(_) => power::ask(task, PowerAsk::Cold).await,

@@ -1,7 +1,7 @@
-//! `sleep` and `wait-disk`.
+//! `sleep`, `wait-disk`, and the jobs in the background: `wait`, `stop`.
 
 use crate::error::JobError;
-use crate::lang::{Pause, WaitDisk};
+use crate::lang::{Pause, Stop, WaitDisk};
 use crate::machine::Machine;
 use crate::result::Outcome;
 use crate::task::Task;
@@ -41,4 +41,27 @@ pub(super) async fn wait_disk<M: Machine>(
         after: args.timeout,
     })?;
     Ok(Outcome::new(format!("{} is {state}", args.disk)))
+}
+
+/// Waits for the end of all jobs in the background.
+pub(super) async fn wait<M: Machine>(
+    task: &Task<M>,
+    patience: Duration,
+) -> Result<Outcome, JobError> {
+    let count = task.shelf.count();
+    let waited = timeout(task.machine.clone(), patience, task.shelf.quiet()).await;
+    waited.map_err(|_| JobError::TimedOut {
+        what: format!("{} jobs in the background go on", task.shelf.count()),
+        place: "background".into(),
+        after: patience,
+    })?;
+    Ok(Outcome::new(format!(
+        "{count} jobs in the background ended"
+    )))
+}
+
+/// Asks them to end, and waits until they have.
+pub(super) async fn stop<M: Machine>(task: &Task<M>, args: &Stop) -> Result<Outcome, JobError> {
+    task.shelf.stop_all();
+    wait(task, args.timeout).await
 }

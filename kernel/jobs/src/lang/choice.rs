@@ -29,6 +29,15 @@ pub enum Compress {
     Lz4,
 }
 
+/// What memory is filled with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing makes it smaller.
+    Random,
+    /// LZ4 makes it smaller.
+    Text,
+}
+
 choices! {
     FreezeLevel = "LEVEL", "gate, drain, disconnect, write, verify or full" {
         Gate = "gate",
@@ -42,6 +51,10 @@ choices! {
         PowerOff = "poweroff",
         Reboot = "reboot",
         Thaw = "thaw",
+    }
+    Content = "random|text", "random or text" {
+        Random = "random",
+        Text = "text",
     }
     Compress = "none|lz4", "none or lz4" {
         None = "none",

@@ -3,7 +3,7 @@
 use super::LangError;
 use super::arguments::Arguments;
 pub use super::arguments::{Arg, Spec};
-use super::choice::Compress;
+use super::choice::{Compress, Content};
 use super::value::{Extent, Name, Rw, Size, Text, Value};
 use super::words::Word;
 use crate::machine::Mode;
@@ -263,6 +263,60 @@ jobs! {
         timeout: Duration = "5s",
         /// Wait until it is gone instead.
         gone: bool = "no",
+    }
+
+    /// Write numbered records, each acknowledged once a flush has covered it.
+    Ledger = "ledger" {
+        /// The disk; what is in the ledger's range is destroyed.
+        disk: DiskId,
+        /// Tells it from other ledgers.
+        id: u64 = "1",
+        /// Where to start, in bytes.
+        at: Size = "0",
+        /// Its room; when it is full the oldest records are overwritten.
+        size: Extent = "16M",
+        /// Bytes of a record.
+        bs: Size = "4k",
+        /// Requests in flight at a time.
+        qd: u64 = "8",
+        /// How many records to write; until `stop` if left out.
+        records: Option<u64>,
+        /// Records per second; as many as possible if zero.
+        rate: u64 = "0",
+        /// How many of a hundred requests read an older record and check it.
+        reads: u64 = "0",
+        /// Least time between two flushes, and so between acknowledgements.
+        every: Duration = "20ms",
+        /// Go on after the records that are on the disk; else begin anew.
+        recover: bool = "yes",
+    }
+
+    /// Fill job memory with data that `fill-check` finds again; it stays.
+    Fill = "fill" {
+        /// How much.
+        size: Size,
+        /// Start of the random numbers.
+        seed: u64 = "1",
+        /// Data that nothing makes smaller, or that LZ4 does.
+        data: Content = "random",
+    }
+
+    /// Check all memory that `fill` filled.
+    FillCheck = "fill-check" {}
+
+    /// Free all memory that `fill` filled.
+    FillFree = "fill-free" {}
+
+    /// Ask the jobs in the background to end, and wait until they have.
+    Stop = "stop" {
+        /// How long to wait at most.
+        timeout: Duration = "60s",
+    }
+
+    /// Wait until the jobs in the background have ended.
+    Wait = "wait" {
+        /// How long at most.
+        timeout: Duration = "60s",
     }
 
     /// Save job memory to an image disk and switch off; the next boot goes on here.

@@ -1,4 +1,4 @@
-//! From a line to words: `;` ends a job, blanks end a word, quotes keep both.
+//! From a line to words: `;` and `&` end a job, blanks end a word, quotes keep all.
 
 use super::LangError;
 use alloc::string::String;
@@ -42,6 +42,12 @@ pub(super) fn split(line: &str) -> Vec<Result<Vec<Word>, LangError>> {
     while let Some((at, char)) = chars.next() {
         match char {
             ';' | '\n' | '\r' => splitter.end_job(),
+            // A word of its own that ends its job.
+            '&' => {
+                splitter.end_word();
+                splitter.push('&');
+                splitter.end_job();
+            }
             '"' | '\'' => {
                 if !splitter.quoted(char, &mut chars) {
                     splitter
