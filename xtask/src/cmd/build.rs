@@ -28,6 +28,9 @@ const RUSTFLAGS: &[&str] = &[
     "-Cno-redzone=yes",
     "-Cforce-frame-pointers=yes",
     "-Cpanic=abort",
+    // The kernel saves no AVX registers, so the ciphers must not look for AVX.
+    "--cfg=chacha20_backend=\"sse2\"",
+    "--cfg=poly1305_backend=\"soft\"",
 ];
 
 /// The built files.
