@@ -4,6 +4,7 @@
 mod bench;
 mod cmd;
 mod elf;
+mod imagefile;
 mod mutants;
 mod progress;
 mod rules;

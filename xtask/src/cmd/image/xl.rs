@@ -1,22 +1,18 @@
-//! `cargo xtask image`: the ELF packed for a host of one's own.
+//! `cargo xtask image xl`: the ELF packed for a Xen host of one's own.
 
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
 use firn_boot_tests::disks::vdev;
 use firn_lab::{GuestDisk, GuestSpec, xl_config};
 
 use crate::cmd::build;
 use crate::workspace;
 
-/// Builds the ELF and writes what a host of your own needs to start it.
+/// Builds the ELF and writes a config file for `xl create` on a host of yours.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// For which kind of host.
-    #[arg(value_enum)]
-    kind: Kind,
     /// Where to write it.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -34,15 +30,8 @@ pub(crate) struct Args {
     mem: u32,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Kind {
-    /// A config file for Xen's `xl create`.
-    Xl,
-}
-
 pub(crate) fn run(args: &Args) -> Result<()> {
     let elf = build::build()?;
-    let Kind::Xl = args.kind;
     let kernel = args.kernel.clone().unwrap_or(elf.stripped);
     let mut cmdline = "log=info".to_owned();
     if let Some(job) = &args.job {

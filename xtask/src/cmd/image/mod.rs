@@ -1,0 +1,36 @@
+//! `cargo xtask image`: the ELF packed for a host, and freeze images on disk
+//! files.
+
+mod check;
+mod format;
+mod show;
+mod xl;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// Packs the ELF for a host of one's own, or looks at freeze images.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    Xl(xl::Args),
+    Inspect(show::Args),
+    Verify(check::VerifyArgs),
+    RestoreCheck(check::RestoreArgs),
+    Format(format::Args),
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    match &args.what {
+        What::Xl(args) => xl::run(args),
+        What::Inspect(args) => show::run(args),
+        What::Verify(args) => check::verify(args),
+        What::RestoreCheck(args) => check::restore(args),
+        What::Format(args) => format::run(args),
+    }
+}
