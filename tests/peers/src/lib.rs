@@ -14,6 +14,7 @@ mod blkback;
 mod io;
 mod machine;
 pub mod memory;
+mod migrate;
 mod store;
 mod world;
 
@@ -24,6 +25,7 @@ pub use io::{SECTORS, live, pattern};
 pub use machine::{
     CallKind, Channel, FakeMachine, GUEST, GrantError, HOST, MAX_GRANT_FRAMES, Mapping, Violation,
 };
+pub use migrate::NewDisk;
 pub use store::{HostWatch, Perms, StoreOffence, XenStored};
 pub use world::{Guest, World};
 

@@ -10,6 +10,7 @@ use firn_block::{Armed, Buffer, Completion, DiskId, Queue, Refused, Request, Tok
 use firn_task::{Executor, Time};
 use firn_xen::blkfront::{Vbd, VbdConfig, VbdReport};
 use firn_xen::bus::Bus;
+use firn_xen::console::Console;
 use firn_xen::store::{Store, StoreError};
 use firn_xen::{Hal, Xen};
 use std::cell::RefCell;
@@ -25,6 +26,8 @@ pub struct Guest {
     pub xen: Rc<Xen<FakeMachine>>,
     /// Xenstore.
     pub store: Store<FakeMachine>,
+    /// The console, if the test has one.
+    pub console: Option<Rc<Console<FakeMachine>>>,
     /// Devices.
     pub bus: Rc<Bus<FakeMachine>>,
     /// Tasks.
@@ -58,6 +61,7 @@ impl Guest {
         Self {
             xen,
             store,
+            console: None,
             bus,
             executor,
             bus_error,

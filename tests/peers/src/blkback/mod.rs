@@ -245,6 +245,21 @@ impl BlkBack {
         back.vanish();
     }
 
+    /// The guest has left for another host. Of the requests under way, so many
+    /// are still carried out; nobody is there to be told.
+    pub fn lose_guest(&self, carried_out: usize) {
+        let mut back = self.get_mut();
+        let back = &mut *back;
+        if let Some(connection) = back.connection.take() {
+            for job in connection.jobs.iter().take(carried_out) {
+                job.run(&back.disk);
+            }
+        }
+        back.kept.clear();
+        back.kept_jobs.clear();
+        back.gone = true;
+    }
+
     /// Lets go of what it kept mapped against the rules.
     pub fn release(&self) {
         let mut back = self.get_mut();

@@ -98,7 +98,7 @@ impl FakeMachine {
             Hypercall::SendEvent(arg) => self.events.borrow_mut().send(arg.port)?,
             Hypercall::QueryGrants(arg) => self.query_grants(arg)?,
             Hypercall::Yield | Hypercall::StopPeriodicTimer(_) => {}
-            Hypercall::Shutdown(arg) => self.shut_down(arg),
+            Hypercall::Shutdown(arg) => return Ok(self.shut_down(arg)),
             Hypercall::SetTimer(vcpu, arg) => self.set_timer(vcpu, arg)?,
             Hypercall::StopTimer(_) => self.timer.set(None),
         }
@@ -122,9 +122,10 @@ impl FakeMachine {
             return Err(Errno::EINVAL);
         }
         if arg.space == memory::SPACE_GRANT_TABLE {
-            let frames = u32::try_from(arg.idx).map_err(|_| Errno::EINVAL)? + 1;
-            let mut grants = self.grants.borrow_mut();
-            grants.frames = grants.frames.max(frames);
+            let frame = u32::try_from(arg.idx).map_err(|_| Errno::EINVAL)?;
+            self.grants.borrow_mut().appear(frame);
+        } else if self.hides_info.replace(false) {
+            self.shared_info.zero(0, self.shared_info.len());
         }
         Ok(())
     }
@@ -154,8 +155,14 @@ impl FakeMachine {
         Ok(())
     }
 
-    fn shut_down(&self, arg: &SchedShutdown) {
-        self.shutdown.set(Some(ShutdownReason(arg.reason)));
+    fn shut_down(&self, arg: &SchedShutdown) -> u64 {
+        let reason = ShutdownReason(arg.reason);
+        self.shutdown.set(Some(reason));
+        if reason != ShutdownReason::SUSPEND {
+            return 0;
+        }
+        let meanwhile = self.at_suspend.take();
+        meanwhile.map_or(0, |meanwhile| meanwhile())
     }
 
     fn set_timer(&self, vcpu: u32, arg: &SetSingleshotTimer) -> Result<(), Errno> {

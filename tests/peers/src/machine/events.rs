@@ -46,6 +46,14 @@ impl Events {
         }
     }
 
+    /// All channels end with the host that they led to.
+    pub(super) fn forget(&mut self) {
+        self.ports = vec![State::Timer];
+        for end in &mut self.ends {
+            end.guest = None;
+        }
+    }
+
     fn allocate(&mut self, state: State) -> Result<u32, Errno> {
         let free = self.ports.iter().position(|port| *port == State::Free);
         let port = free.unwrap_or(self.ports.len());

@@ -8,7 +8,7 @@ use firn_xen::wire::grant_table::{
     GrantRef,
 };
 use firn_xen::wire::{DomId, Gfn};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -58,6 +58,10 @@ pub(super) struct GrantTable {
     pub(super) max_frames: u32,
     active: BTreeMap<u32, Active>,
     pub(super) maps: u64,
+    /// Frames of the table that the guest has not asked for on this host.
+    absent: BTreeSet<u32>,
+    /// Counts hosts: a mapping belongs to one.
+    generation: u32,
 }
 
 impl GrantTable {
@@ -68,7 +72,29 @@ impl GrantTable {
             max_frames: MAX_GRANT_FRAMES,
             active: BTreeMap::new(),
             maps: 0,
+            absent: BTreeSet::new(),
+            generation: 0,
         }
+    }
+
+    /// A new host: no grant, no mapping, and no frame of the table where the
+    /// guest looks for it.
+    pub(super) fn forget(&mut self) {
+        self.frames = 1;
+        self.active.clear();
+        self.generation += 1;
+        self.absent = (0..MAX_GRANT_FRAMES).collect();
+        for at in (0..self.table.len()).step_by(8) {
+            self.table.atomic_u64(at).store(u64::MAX, SeqCst);
+        }
+    }
+
+    /// The guest asks for a frame of the table.
+    pub(super) fn appear(&mut self, frame: u32) {
+        if self.absent.remove(&frame) {
+            self.table.zero(frame as usize * PAGE, PAGE);
+        }
+        self.frames = self.frames.max(frame + 1);
     }
 
     fn offset(gref: u32) -> usize {
@@ -183,20 +209,22 @@ pub struct Mapping {
     gref: GrantRef,
     write: bool,
     page: Region,
+    generation: u32,
 }
 
 impl Mapping {
     /// The page. Checked as said above.
     pub fn page(&self) -> &Region {
-        if !self
-            .machine
-            .grants
-            .borrow()
-            .is_intact(self.gref.0, self.write)
-        {
+        let grants = self.machine.grants.borrow();
+        if self.is_of(&grants) && !grants.is_intact(self.gref.0, self.write) {
             self.machine.note(Violation::RevokedUnderMapping(self.gref));
         }
         &self.page
+    }
+
+    /// Whether it was made on the present host.
+    const fn is_of(&self, grants: &GrantTable) -> bool {
+        self.generation == grants.generation
     }
 
     /// Which grant.
@@ -215,10 +243,10 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         let _ = self.page();
-        self.machine
-            .grants
-            .borrow_mut()
-            .unpin(self.gref.0, self.write);
+        let mut grants = self.machine.grants.borrow_mut();
+        if self.is_of(&grants) {
+            grants.unpin(self.gref.0, self.write);
+        }
     }
 }
 
@@ -247,6 +275,7 @@ impl FakeMachine {
             gref,
             write,
             page: frame.page,
+            generation: self.grants.borrow().generation,
         })
     }
 

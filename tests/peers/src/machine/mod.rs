@@ -61,6 +61,9 @@ pub enum Violation {
     MappedElsewhere(u64),
 }
 
+/// What a host does while its guest is suspended.
+type Meanwhile = Box<dyn FnOnce() -> u64>;
+
 /// The machine's parts; reach them through [`FakeMachine`].
 pub struct Parts {
     frames: RefCell<Frames>,
@@ -74,6 +77,10 @@ pub struct Parts {
     shutdown: Cell<Option<ShutdownReason>>,
     xen_console: RefCell<Vec<u8>>,
     violations: RefCell<Vec<Violation>>,
+    /// What the host does while the guest is suspended; the answer to its call.
+    at_suspend: RefCell<Option<Meanwhile>>,
+    /// The shared info page is not where the guest looks for it.
+    hides_info: Cell<bool>,
     /// Ends of the store's and the console's channels, until somebody listens.
     start_ends: RefCell<BTreeMap<u32, usize>>,
 }
@@ -113,6 +120,8 @@ impl FakeMachine {
             shutdown: Cell::new(None),
             xen_console: RefCell::default(),
             violations: RefCell::default(),
+            at_suspend: RefCell::default(),
+            hides_info: Cell::new(false),
             start_ends: RefCell::default(),
         }));
         machine.start_info(hvm::PARAM_STORE_PFN, hvm::PARAM_STORE_EVTCHN, STORE_PAGE);
@@ -122,6 +131,42 @@ impl FakeMachine {
             CONSOLE_PAGE,
         );
         machine
+    }
+
+    /// Does `meanwhile` at the guest's next suspend. It returns what the guest's
+    /// call returns: 1 is cancelled; 0 is a new host, which it has to make.
+    pub fn at_suspend(&self, meanwhile: impl FnOnce() -> u64 + 'static) {
+        *self.at_suspend.borrow_mut() = Some(Box::new(meanwhile));
+    }
+
+    /// Moves the guest to a new host, as a restore does: its memory is what it
+    /// was, everything that Xen kept of it is gone. The pages of the store and
+    /// the console are empty, and their ports others than before.
+    pub fn new_host(&self) {
+        self.events.borrow_mut().forget();
+        self.grants.borrow_mut().forget();
+        self.params.borrow_mut().clear();
+        self.start_ends.borrow_mut().clear();
+        self.timer.set(None);
+        self.shutdown.set(None);
+        self.hides_info.set(true);
+        for at in (0..PAGE).step_by(8) {
+            let word = self.shared_info.atomic_u64(at);
+            word.store(u64::MAX, std::sync::atomic::Ordering::SeqCst);
+        }
+        for (pfn, evtchn, page) in [
+            (
+                hvm::PARAM_CONSOLE_PFN,
+                hvm::PARAM_CONSOLE_EVTCHN,
+                CONSOLE_PAGE,
+            ),
+            (hvm::PARAM_STORE_PFN, hvm::PARAM_STORE_EVTCHN, STORE_PAGE),
+        ] {
+            if let Some(page) = self.map_frames(page, 1) {
+                page.zero(0, PAGE);
+            }
+            self.start_info(pfn, evtchn, page);
+        }
     }
 
     fn start_info(&self, pfn: u32, evtchn: u32, page: Gfn) {

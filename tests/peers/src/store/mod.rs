@@ -66,6 +66,22 @@ impl XenStored {
         store
     }
 
+    /// Becomes the daemon of the machine's new host: nothing is known of the
+    /// guest but what the toolstack writes anew.
+    ///
+    /// # Panics
+    /// When the machine has one already.
+    pub fn new_host(&self, machine: &FakeMachine) {
+        let (page, channel) = machine.take_store();
+        {
+            let mut daemon = self.daemon();
+            daemon.server = Server::new();
+            daemon.ring = Ring::new(page, channel);
+            daemon.resetting = false;
+        }
+        self.make_domain();
+    }
+
     fn make_domain(&self) {
         let home = format!("/local/domain/{}", GUEST.0);
         let shared = Perms::readable_by(HOST.0, GUEST.0);
