@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::lab::Lab;
 use crate::machine::Host;
 use crate::transcript::{Sink, Transcript};
-use crate::{qemu_xen, stuck, xl};
+use crate::{moves, qemu_xen, stuck, xl};
 
 /// A disk of a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,13 +162,24 @@ pub struct Guest {
     pub(crate) client: Arc<Client>,
     console: Arc<Transcript>,
     /// The host's own account of the guest, for its end.
-    log: Arc<Transcript>,
-    kind: Kind,
+    pub(crate) log: Arc<Transcript>,
+    pub(crate) kind: Kind,
 }
 
-enum Kind {
-    Xen { domain: u32, tails: [u64; 2] },
+pub(crate) enum Kind {
+    Xen(Domain),
     Kvm { process: u64 },
+}
+
+/// A guest of Xen.
+pub(crate) struct Domain {
+    /// Changes whenever it was restored or migrated.
+    pub(crate) domain: u32,
+    /// Who follows its console: under its own name, and under the one that it
+    /// has while it is on its way here.
+    console_tails: [u64; 2],
+    /// Who follows what `xl` says of it.
+    pub(crate) log_tail: u64,
 }
 
 impl Guest {
@@ -188,10 +199,9 @@ impl Guest {
             lab.client.stream(&Request::Tail { path }, Arc::clone(to))
         };
         let name = &files.name;
-        let tails = [
-            tail(format!("/var/log/xen/guest-{name}.log"), &console)?,
-            tail(format!("/var/log/xen/xl-{name}.log"), &log)?,
-        ];
+        let of = |name: &str| tail(format!("/var/log/xen/guest-{name}.log"), &console);
+        let console_tails = [of(name)?, of(&moves::incoming(name))?];
+        let log_tail = tail(format!("/var/log/xen/xl-{name}.log"), &log)?;
         xl::create(lab, spec, &files)?;
         // A quick guest may be gone by now; `xl`'s own log still knows its id.
         let line = log.wait_for("Waiting for domain", Duration::from_secs(30))?;
@@ -201,7 +211,11 @@ impl Guest {
             client: Arc::clone(&lab.client),
             console,
             log,
-            kind: Kind::Xen { domain, tails },
+            kind: Kind::Xen(Domain {
+                domain,
+                console_tails,
+                log_tail,
+            }),
         })
     }
 
@@ -231,7 +245,7 @@ impl Guest {
     #[must_use]
     pub fn domain(&self) -> Option<u32> {
         match self.kind {
-            Kind::Xen { domain, .. } => Some(domain),
+            Kind::Xen(Domain { domain, .. }) => Some(domain),
             Kind::Kvm { .. } => None,
         }
     }
@@ -262,7 +276,7 @@ impl Guest {
     /// What the host knows of a guest that does not go on.
     fn hosts_view(&self) -> String {
         match self.kind {
-            Kind::Xen { .. } => format!("\nXen says:\n{}", stuck::view(&self.client)),
+            Kind::Xen(_) => format!("\nXen says:\n{}", stuck::view(&self.client)),
             Kind::Kvm { .. } => String::new(),
         }
     }
@@ -273,7 +287,7 @@ impl Guest {
     /// The guest is gone, or does not read within 10 s.
     pub fn send(&self, bytes: &[u8]) -> Result<()> {
         match &self.kind {
-            Kind::Xen { domain, .. } => {
+            Kind::Xen(Domain { domain, .. }) => {
                 xl::console_tty(&self.client, *domain).and_then(|tty| self.client.send(&tty, bytes))
             }
             Kind::Kvm { process } => self.client.input(*process, bytes),
@@ -287,7 +301,7 @@ impl Guest {
     /// It goes on after the deadline; the message shows its last lines.
     pub fn wait_exit(&self, deadline: Duration) -> Result<Exit> {
         let exit = match self.kind {
-            Kind::Xen { .. } => self.log.wait_for("has shut down, reason", deadline),
+            Kind::Xen(_) => self.log.wait_for("has shut down, reason", deadline),
             Kind::Kvm { .. } => self.console.wait_end(deadline),
         };
         let said = exit.with_context(|| {
@@ -301,7 +315,7 @@ impl Guest {
         // The console's daemon and our tail of its log may be a moment behind.
         std::thread::sleep(Duration::from_millis(100));
         Ok(match self.kind {
-            Kind::Xen { .. } => xl::exit(&said),
+            Kind::Xen(_) => xl::exit(&said),
             Kind::Kvm { .. } => qemu_xen::exit(&said),
         })
     }
@@ -312,7 +326,7 @@ impl Guest {
     /// The host cannot; a guest that is gone already is no error.
     pub fn destroy(&self) -> Result<()> {
         match &self.kind {
-            Kind::Xen { domain, .. } => {
+            Kind::Xen(Domain { domain, .. }) => {
                 let id = domain.to_string();
                 let output = self
                     .client
@@ -331,9 +345,9 @@ impl Drop for Guest {
     fn drop(&mut self) {
         // Best effort: the lab may be gone before its guests.
         let _gone = self.destroy();
-        if let Kind::Xen { tails, .. } = &self.kind {
-            for tail in tails {
-                let _gone = self.client.kill(*tail);
+        if let Kind::Xen(there) = &self.kind {
+            for tail in there.console_tails.into_iter().chain([there.log_tail]) {
+                let _gone = self.client.kill(tail);
             }
         }
     }

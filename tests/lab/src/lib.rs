@@ -28,6 +28,7 @@ mod lab;
 mod libs;
 mod machine;
 mod modules;
+mod moves;
 mod packages;
 mod qemu_xen;
 mod stuck;
