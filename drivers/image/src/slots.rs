@@ -192,8 +192,10 @@ pub enum Verdict {
 
 impl Slots {
     /// What the front of an area holds: both slots, and what follows them up to
-    /// the table.
-    pub(crate) fn parse(front: &[u8]) -> Self {
+    /// the table. Who only wants to know the state, such as a host that looks
+    /// at a disk's file, may give the first two blocks of 4 KiB.
+    #[must_use]
+    pub fn parse(front: &[u8]) -> Self {
         let (blocks, rest) = front.as_chunks::<SLOT_BYTES>();
         let slot = |at: usize, id| {
             let block = blocks.get(at);

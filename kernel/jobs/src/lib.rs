@@ -46,3 +46,4 @@ pub use power::{
     Datum, Era, FreezeAsk, FreezeLevel, FreezeThen, MemoryHash, PowerAsk, PowerFuture,
     PowerRefusal, PowerReport,
 };
+pub use rng::Rng as Random;

@@ -3,7 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+pub mod campaign;
 pub mod disks;
+mod events;
+pub mod ledger;
 pub mod monitor;
 mod results;
 mod scene;
@@ -11,6 +14,7 @@ pub mod verify;
 mod watched;
 
 pub use bench::{Bench, DISK_BYTES, Lent};
+pub use events::Event;
 pub use results::JobResult;
 pub use scene::{Live, Scene, check_file};
 pub use watched::{Watched, judge};

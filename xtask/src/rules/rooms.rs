@@ -37,7 +37,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("firn-lab-agent", &[]),
     ("firn-lab", &["firn-lab-agent"]),
-    ("firn-boot-tests", &["firn-jobs", "firn-lab"]),
+    ("firn-boot-tests", &["firn-image", "firn-jobs", "firn-lab"]),
     (
         "xtask",
         &[

@@ -4,5 +4,6 @@
 mod disks;
 mod hotplug;
 mod input;
+mod lives;
 mod machine;
 mod toolstack;
