@@ -3,6 +3,7 @@
 
 mod bench;
 mod cmd;
+mod demo;
 mod elf;
 mod imagefile;
 mod mutants;
@@ -27,6 +28,7 @@ enum Command {
     Build(cmd::build::Args),
     Run(cmd::run::Args),
     Test(cmd::test::Args),
+    Soak(cmd::soak::Args),
     Bench(cmd::bench::Args),
     Check(cmd::check::Args),
     Lab(cmd::lab::Args),
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Build(args) => cmd::build::run(&args),
         Command::Run(args) => cmd::run::run(&args),
+        Command::Soak(args) => cmd::soak::run(&args),
         Command::Test(args) => cmd::test::run(&args),
         Command::Bench(args) => cmd::bench::run(&args),
         Command::Check(args) => cmd::check::run(&args),

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use firn_jobs::lang::{Extent, Job, Ledger};
-use firn_jobs::ledger_format::{Acks, Audit, Layout, Tally};
+pub use firn_jobs::ledger_format::Tally;
+use firn_jobs::ledger_format::{Acks, Audit, Layout};
 
 use crate::verify;
 

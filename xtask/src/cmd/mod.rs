@@ -7,4 +7,5 @@ pub(crate) mod image;
 pub(crate) mod lab;
 pub(crate) mod mutants;
 pub(crate) mod run;
+pub(crate) mod soak;
 pub(crate) mod test;

@@ -10,7 +10,7 @@ use firn_boot_tests::{Watched, judge, verify};
 use firn_lab::{Cache, DiskSpec, Guest, GuestDisk, GuestSpec, Host, Images, Lab, LabConfig};
 
 use crate::progress::Progress;
-use crate::{cmd, elf, terminal};
+use crate::{cmd, demo, elf, terminal};
 
 /// What runs unless `--job` says otherwise.
 const JOB: &str = "disks; verify disk=xvda size=64M seed=1; poweroff";
@@ -45,9 +45,26 @@ pub(crate) struct Args {
     /// Invert this byte of the first disk's file between write and read-back.
     #[arg(long, value_name = "OFFSET")]
     flip_byte: Option<u64>,
+    /// Show something instead of running a job, with disks of its own.
+    #[arg(long, value_enum, conflicts_with_all = ["job", "shell", "flip_byte", "disk", "mem", "on"])]
+    demo: Option<Demo>,
+    /// How much memory the demonstration fills, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 256, requires = "demo",
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    fill: u32,
+    /// The demonstration's outcome as one line of JSON.
+    #[arg(long, requires = "demo")]
+    json: bool,
     /// Seconds that the job may take.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
+}
+
+/// What there is to see.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Demo {
+    /// A guest is frozen to a disk, switched off, and goes on in a fresh boot.
+    Freeze,
 }
 
 /// The hosts.
@@ -60,6 +77,13 @@ enum On {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(Demo::Freeze) = args.demo {
+        return demo::freeze(&demo::Options {
+            fill: args.fill,
+            json: args.json,
+            deadline: Duration::from_secs(args.timeout),
+        });
+    }
     let line = args.line();
     let jobs = verify::parse(line)?;
     let elf = cmd::build::build()?;
