@@ -73,7 +73,16 @@ pub enum Boot {
     Restored(Restored),
     /// There is something to decide. Every image is as it was, job memory is
     /// empty, gates are shut; [`cold`] opens them.
-    Refused(Trouble),
+    Refused(Refused),
+}
+
+/// Why nothing was decided yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What is in the way.
+    pub trouble: Trouble,
+    /// Disks that hold, or may hold, an image: for [`cold`].
+    pub undecided: Vec<DiskId>,
 }
 
 /// Looks for an image and restores it. Every gate is shut and job memory is
@@ -83,27 +92,39 @@ pub async fn boot<H: Host>(host: &H, options: &BootOptions) -> Boot {
         host,
         limits: options.limits,
     };
-    let refused = match begin(&run, options).await {
-        Ok(boot) => return boot,
-        Err(trouble) => trouble,
+    let (places, unread) = run.look_at_all().await;
+    let asking: Vec<Place> = places.into_iter().filter(Place::asks).collect();
+    let asked = asking.iter().map(|place| place.disk);
+    let undecided: Vec<DiskId> = asked.chain(unread.iter().filter_map(|t| t.disk)).collect();
+    let trouble = match unread.into_iter().next() {
+        // A disk that cannot be read may hold an image.
+        Some(trouble) => trouble,
+        None => match decide(&run, options, &asking).await {
+            Ok(boot) => return boot,
+            Err(trouble) => trouble,
+        },
+    };
+    let refused = |trouble| {
+        Boot::Refused(Refused {
+            trouble,
+            undecided: undecided.clone(),
+        })
     };
     match options.on_refusal {
-        OnRefusal::Shell => Boot::Refused(refused),
-        OnRefusal::Cold => match cold(host, options.limits).await {
+        OnRefusal::Shell => refused(trouble),
+        OnRefusal::Cold => match cold(host, options.limits, &undecided).await {
             Ok(gone) => Boot::Cold(gone),
-            Err(trouble) => Boot::Refused(trouble),
+            Err(trouble) => refused(trouble),
         },
     }
 }
 
-async fn begin<H: Host>(run: &Run<'_, H>, options: &BootOptions) -> Result<Boot, Trouble> {
-    let (places, unread) = run.look_at_all().await;
-    // A disk that cannot be read may hold an image.
-    if let Some(trouble) = unread.into_iter().next() {
-        return Err(trouble);
-    }
-    let asking: Vec<Place> = places.into_iter().filter(Place::asks).collect();
-    let Some(place) = choose(&asking, options.image)? else {
+async fn decide<H: Host>(
+    run: &Run<'_, H>,
+    options: &BootOptions,
+    asking: &[Place],
+) -> Result<Boot, Trouble> {
+    let Some(place) = choose(asking, options.image)? else {
         open_all(run)?;
         return Ok(Boot::Cold(Vec::new()));
     };

@@ -446,7 +446,8 @@ async fn find_place<H: Host>(run: &Run<'_, H>, options: &FreezeOptions) -> Resul
         return Ok(place);
     }
     let mut ours = Vec::new();
-    for disk in disks.iter().filter(usable) {
+    // A disk that jobs use is not looked at without need: its queue is theirs.
+    for disk in disks.iter().filter(usable).filter(|disk| !disk.in_use) {
         let place = run.look(step, disk.id).await?;
         ours.extend(place.filter(|place| {
             matches!(

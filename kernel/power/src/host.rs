@@ -28,7 +28,9 @@ pub trait Host: Time {
     fn disks(&self) -> Vec<Disk>;
 
     /// The image code's handle to a disk. It reaches the queue whether the
-    /// gate is open for jobs or not, as long as the disk is connected.
+    /// gate is open for jobs or not, as long as the disk is connected. While
+    /// such a handle lives, nobody else takes completions of that queue, and
+    /// what it takes of jobs' goes to the jobs.
     ///
     /// # Errors
     /// [`Fault::Gone`] when there is no such disk or it is not connected.
