@@ -42,10 +42,23 @@ pub enum DiskOp {
 struct State {
     capacity: u64,
     sectors: BTreeMap<u64, Box<Sector>>,
-    /// What is on the medium where the cache holds something newer.
-    behind: BTreeMap<u64, Option<Box<Sector>>>,
+    /// What a sector was since the last flush, where the cache holds something
+    /// newer: what is on the medium first.
+    behind: BTreeMap<u64, Vec<Option<Box<Sector>>>>,
     bad: BTreeSet<u64>,
+    lies: bool,
+    writes: u64,
     log: Vec<DiskOp>,
+}
+
+impl State {
+    fn put(&mut self, sector: u64, data: Option<Box<Sector>>) {
+        let old = match data {
+            Some(data) => self.sectors.insert(sector, data),
+            None => self.sectors.remove(&sector),
+        };
+        self.behind.entry(sector).or_default().push(old);
+    }
 }
 
 /// A handle to a disk; clones are the same disk. Addresses are in sectors of
@@ -111,13 +124,51 @@ impl Disk {
 
     /// The power fails: what was not flushed is lost.
     pub fn crash(&self) {
+        self.power_cut(|_, _| 0);
+    }
+
+    /// The power fails: of what was written to each sector since the last
+    /// flush, `choose` says how much arrived: it is given the sector and the
+    /// number of writes, and answers how many of them count, the first first.
+    pub fn power_cut(&self, mut choose: impl FnMut(u64, usize) -> usize) {
         let mut state = self.0.borrow_mut();
-        for (sector, old) in std::mem::take(&mut state.behind) {
-            match old {
+        for (sector, mut old) in std::mem::take(&mut state.behind) {
+            let arrived = choose(sector, old.len());
+            if arrived >= old.len() {
+                continue;
+            }
+            match old.swap_remove(arrived) {
                 Some(data) => state.sectors.insert(sector, data),
                 None => state.sectors.remove(&sector),
             };
         }
+    }
+
+    /// From now on a flush is only said to be done, or really done again.
+    pub fn lie_about_flush(&self, lies: bool) {
+        self.0.borrow_mut().lies = lies;
+    }
+
+    /// How many writes and discards the disk has seen.
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        self.0.borrow().writes
+    }
+
+    /// A disk with the same content, that goes its own way; as a copy of the
+    /// disk's file would be. What is only cached is copied as that.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let state = self.0.borrow();
+        Self(Rc::new(RefCell::new(State {
+            capacity: state.capacity,
+            sectors: state.sectors.clone(),
+            behind: state.behind.clone(),
+            bad: state.bad.clone(),
+            lies: state.lies,
+            writes: state.writes,
+            log: Vec::new(),
+        })))
     }
 
     /// What was done so far.
@@ -147,7 +198,8 @@ impl Disk {
         state.bad.range(sector..sector + sectors).next().is_none()
     }
 
-    pub(super) fn read(&self, sector: u64, to: &mut [u8]) {
+    /// Reads whole sectors, cache included.
+    pub fn read(&self, sector: u64, to: &mut [u8]) {
         let (chunks, _) = to.as_chunks_mut::<BYTES>();
         let state = self.0.borrow();
         for (at, chunk) in (sector..).zip(chunks) {
@@ -155,26 +207,32 @@ impl Disk {
         }
     }
 
-    pub(super) fn write(&self, sector: u64, from: &[u8]) {
+    /// Writes whole sectors into the cache.
+    pub fn write(&self, sector: u64, from: &[u8]) {
         let (chunks, _) = from.as_chunks::<BYTES>();
         let mut state = self.0.borrow_mut();
+        state.writes += 1;
         for (at, chunk) in (sector..).zip(chunks) {
-            let old = state.sectors.insert(at, Box::new(*chunk));
-            state.behind.entry(at).or_insert(old);
+            state.put(at, Some(Box::new(*chunk)));
         }
     }
 
-    pub(super) fn flush(&self) {
-        self.0.borrow_mut().behind.clear();
+    /// Makes everything written so far durable.
+    pub fn flush(&self) {
+        let mut state = self.0.borrow_mut();
+        if !state.lies {
+            state.behind.clear();
+        }
     }
 
-    pub(super) fn discard(&self, sector: u64, sectors: u64) {
+    /// Makes sectors read as zeros.
+    pub fn discard(&self, sector: u64, sectors: u64) {
         let mut state = self.0.borrow_mut();
+        state.writes += 1;
         let range = sector..sector + sectors;
         let gone: Vec<u64> = state.sectors.range(range).map(|(at, _)| *at).collect();
         for at in gone {
-            let old = state.sectors.remove(&at);
-            state.behind.entry(at).or_insert(old);
+            state.put(at, None);
         }
     }
 }
