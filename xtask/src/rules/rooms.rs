@@ -30,6 +30,19 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("firn-boot", &["firn-kernel"]),
     ("firn-peers", &["firn-block", "firn-task", "firn-xen"]),
+    (
+        "firn-sim",
+        &[
+            "firn-block",
+            "firn-image",
+            "firn-jobs",
+            "firn-kernel",
+            "firn-peers",
+            "firn-power",
+            "firn-task",
+            "firn-xen",
+        ],
+    ),
     ("firn-abi-tests", &["firn-lab", "firn-xen"]),
     (
         "firn-fuzz",

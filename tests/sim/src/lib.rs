@@ -1,0 +1,25 @@
+//! The simulator: a whole guest, disks that lose what was not flushed, and
+//! power that fails at any moment.
+//!
+//! A [`life`] is a machine with a data disk and an image disk; its [`script`]
+//! comes from a seed. The machine runs firn's own code: the jobs' channels and
+//! executor in job memory of its own ([`memory`]), `firn-power`, `firn-image`.
+//! What is simulated is below the queue ([`ram`]) and around it ([`boot`]). A
+//! [`witness`] that outlives every boot knows what must never be.
+//!
+//! [`model`] explores the protocol itself, [`states`] every state that a power
+//! cut may leave of what the real code wrote, [`table`] every fault point.
+#![deny(unsafe_code)]
+
+pub mod boot;
+pub mod campaign;
+pub mod fault;
+pub mod host;
+pub mod life;
+pub mod machine;
+pub mod memory;
+pub mod model;
+pub mod ram;
+pub mod script;
+pub mod witness;
+pub mod writer;

@@ -1,0 +1,307 @@
+//! One life: a machine with a data disk and an image disk that freezes, loses
+//! power, boots, restores, again and again.
+
+use crate::boot::{Boot, Cut, Hardware, SCRATCH};
+use crate::host::SimHost;
+use crate::memory::Arena;
+use crate::script::{Cycle, Script};
+use crate::witness::{Tally, Witness, Wrong};
+use crate::writer;
+use firn_block::DiskId;
+use firn_peers::{Disk, memory};
+use firn_power::{Boot as Booted, BootOptions, FreezeOptions, Frozen, Standing, Then};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The data disk.
+pub const DATA: DiskId = DiskId(0);
+/// The image disk.
+pub const IMAGE: DiskId = DiskId(1);
+/// Sectors of the image disk: 2 MiB.
+const IMAGE_SECTORS: u64 = 4096;
+/// Boots after which something must have come of it.
+const MOST_BOOTS: usize = 8;
+/// Longest time that a freeze or a boot may take, whatever goes wrong.
+const BOUND: Duration = Duration::from_secs(400);
+
+/// How a life went.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What happened.
+    pub tally: Tally,
+    /// What was wrong.
+    pub wrong: Option<Wrong>,
+    /// The last lines of the trace, if one was kept.
+    pub trace: Vec<String>,
+}
+
+/// Plays a script. `tracing` keeps a trace.
+#[must_use]
+pub fn play(script: &Script, tracing: bool) -> Outcome {
+    let life = Life::new(script.lying, tracing);
+    let mut boot = life.switch_on(script.cycles.first().map_or(0, |cycle| cycle.seed));
+    for cycle in &script.cycles {
+        if life.is_wrong() {
+            break;
+        }
+        boot = life.cycle(boot, cycle);
+    }
+    if let Some(boot) = boot {
+        boot.end();
+    }
+    life.finish()
+}
+
+/// A machine that outlives its boots.
+pub struct Life {
+    hardware: Hardware,
+}
+
+impl Life {
+    /// New disks, a new machine.
+    #[must_use]
+    pub fn new(lying: bool, tracing: bool) -> Self {
+        let disks = [(DATA, writer::ROOM), (IMAGE, IMAGE_SECTORS)];
+        let disks: Vec<_> = disks.map(|(id, n)| (id, Disk::new(n))).into();
+        for (_, disk) in &disks {
+            disk.lie_about_flush(lying);
+        }
+        let mut witness = Witness::default();
+        witness.tracing = tracing;
+        Self {
+            hardware: Hardware {
+                arena: Rc::new(Arena::claim()),
+                disks,
+                image: IMAGE,
+                clock: Rc::new(Cell::new(1_000_000_000)),
+                scratch: Rc::new(memory::take(SCRATCH)),
+                witness: Rc::new(RefCell::new(witness)),
+            },
+        }
+    }
+
+    fn is_wrong(&self) -> bool {
+        self.hardware.witness.borrow().wrong.is_some()
+    }
+
+    fn note(&self, line: impl FnOnce() -> String) {
+        self.hardware.witness.borrow_mut().note(line);
+    }
+
+    fn offend(&self, property: &'static str, what: String) {
+        self.hardware.witness.borrow_mut().offend(property, what);
+    }
+
+    fn tally(&self, count: impl FnOnce(&mut Tally)) {
+        count(&mut self.hardware.witness.borrow_mut().tally);
+    }
+
+    /// The first boot of all: there is no image.
+    fn switch_on(&self, seed: u64) -> Option<Rc<Boot>> {
+        let boot = Boot::start(&self.hardware, seed);
+        match self.boot(&boot) {
+            Ok(Booted::Cold(_)) => {
+                boot.start_writer(DATA);
+                Some(boot)
+            }
+            other => {
+                self.offend("boot", format!("the first boot: {other:?}"));
+                boot.end();
+                None
+            }
+        }
+    }
+
+    /// One cycle, from a machine that runs to one that runs.
+    fn cycle(&self, boot: Option<Rc<Boot>>, cycle: &Cycle) -> Option<Rc<Boot>> {
+        let boot = boot?;
+        self.note(|| format!("{cycle}"));
+        boot.rng.replace(SmallRng::seed_from_u64(cycle.seed));
+        boot.set_fuse(cycle.cut);
+        match self.run_and_freeze(&boot, cycle) {
+            Ok(true) => {
+                boot.set_fuse(None);
+                return Some(boot);
+            }
+            Ok(false) => {}
+            Err(Cut) => self.tally(|tally| tally.cuts += 1),
+        }
+        boot.end();
+        if self.is_wrong() {
+            return None;
+        }
+        self.power_cut(cycle.seed);
+        self.boot_until_it_runs(cycle)
+    }
+
+    /// Whether the machine runs on.
+    fn run_and_freeze(&self, boot: &Rc<Boot>, cycle: &Cycle) -> Result<bool, Cut> {
+        boot.run_for(cycle.run)?;
+        boot.injected.set(cycle.fault);
+        self.tally(|tally| tally.freezes += 1);
+        let options = FreezeOptions {
+            image: Some(IMAGE),
+            level: cycle.ask.level,
+            then: if cycle.ask.thaw {
+                Then::Thaw
+            } else {
+                Then::PowerOff
+            },
+            compress: cycle.ask.compress,
+            ..FreezeOptions::default()
+        };
+        let host = SimHost(boot.clone());
+        let start = boot.now();
+        let ended = boot.run(async move { firn_power::freeze(&host, &options).await })?;
+        self.note(|| format!("  {ended:?}"));
+        self.bounded("a freeze", boot.now().since(start));
+        boot.mend();
+        let standing = match ended {
+            Ok(Frozen::Off(_)) => {
+                self.hardware.witness.borrow_mut().off();
+                return Ok(false);
+            }
+            Ok(Frozen::Thawed(_)) => Standing::Live,
+            Err(failure) if cycle.fault.is_none() => {
+                self.offend(
+                    "freeze",
+                    format!("a freeze failed without any fault: {failure}"),
+                );
+                return Ok(false);
+            }
+            Err(failure) if failure.left.is_empty() => failure.standing,
+            Err(_) => return Ok(false),
+        };
+        if standing == Standing::Stopped {
+            self.tally(|tally| tally.stopped += 1);
+            return Ok(false);
+        }
+        self.tally(|tally| tally.live_again += 1);
+        self.hardware.witness.borrow_mut().thawed();
+        boot.run_for(40)?;
+        // A machine that lost a disk or a vCPU on the way is booted anew.
+        Ok(boot.is_live(DATA) && boot.is_live(IMAGE) && !boot.parked.get())
+    }
+
+    fn bounded(&self, what: &str, took: Duration) {
+        if took > BOUND {
+            self.offend("P5", format!("{what} took {took:?}"));
+        }
+    }
+
+    /// The machine is off. Of what was not flushed, anything may be lost.
+    fn power_cut(&self, seed: u64) {
+        let mut rng = SmallRng::seed_from_u64(seed ^ 0x6375_7421);
+        for (_, disk) in &self.hardware.disks {
+            // All lost, all there, or anything in between.
+            let fate = rng.random_range(0..4);
+            disk.power_cut(|_, writes| match fate {
+                0 => 0,
+                1 => writes,
+                _ => rng.random_range(0..=writes),
+            });
+            disk.clear_log();
+        }
+        let acked = self.hardware.witness.borrow().acked.clone();
+        if let Err(lost) = writer::check(&self.hardware.disks[0].1, acked) {
+            self.offend("P1", lost);
+        }
+    }
+
+    /// Boots as often as it takes.
+    fn boot_until_it_runs(&self, cycle: &Cycle) -> Option<Rc<Boot>> {
+        for number in 0..MOST_BOOTS {
+            let first = number == 0;
+            let seed = cycle.seed.wrapping_add(number as u64 + 1);
+            let boot = Boot::start(&self.hardware, seed);
+            boot.set_fuse(cycle.boot_cut.filter(|_| first));
+            boot.injected.set(cycle.boot_fault.filter(|_| first));
+            let start = boot.now();
+            let faulty = boot.injected.get().is_some();
+            let ended = self.boot(&boot);
+            self.note(|| format!("  {ended:?}"));
+            self.bounded("a boot", boot.now().since(start));
+            boot.mend();
+            let runs = match ended {
+                Ok(ended) => self.after_boot(&boot, ended, faulty, cycle),
+                Err(Cut) => {
+                    self.tally(|tally| tally.cuts += 1);
+                    false
+                }
+            };
+            boot.set_fuse(None);
+            if runs && !self.is_wrong() {
+                return Some(boot);
+            }
+            boot.end();
+            if self.is_wrong() {
+                return None;
+            }
+            self.power_cut(seed);
+        }
+        self.offend("boot", format!("no machine runs after {MOST_BOOTS} boots"));
+        None
+    }
+
+    fn boot(&self, boot: &Rc<Boot>) -> Result<Booted, Cut> {
+        let host = SimHost(boot.clone());
+        boot.run(async move { firn_power::boot(&host, &BootOptions::default()).await })
+    }
+
+    /// Whether the machine runs.
+    fn after_boot(&self, boot: &Rc<Boot>, ended: Booted, faulty: bool, cycle: &Cycle) -> bool {
+        match ended {
+            Booted::Cold(_) => {
+                self.tally(|tally| tally.cold += 1);
+                boot.start_writer(DATA);
+            }
+            Booted::Restored(restored) => {
+                self.tally(|tally| tally.restored += 1);
+                if !restored.left.is_empty() {
+                    if !faulty {
+                        self.offend("boot", format!("without any fault: {:?}", restored.left));
+                    }
+                    return false; // jobs go on without a disk: booted anew
+                }
+            }
+            Booted::Refused(refused) => {
+                self.tally(|tally| tally.refused += 1);
+                if !faulty {
+                    let what = format!("refused without any fault: {}", refused.trouble);
+                    self.offend("boot", what);
+                }
+                return cycle.cold && self.go_cold(boot, refused.undecided);
+            }
+        }
+        boot.is_live(DATA) && boot.is_live(IMAGE) && !boot.parked.get()
+    }
+
+    /// Somebody says `cold`.
+    fn go_cold(&self, boot: &Rc<Boot>, undecided: Vec<DiskId>) -> bool {
+        let host = SimHost(boot.clone());
+        let limits = BootOptions::default().limits;
+        let cold = async move { firn_power::cold(&host, limits, &undecided).await };
+        let ended = boot.run(cold);
+        self.note(|| format!("  cold: {ended:?}"));
+        let runs = matches!(ended, Ok(Ok(_)));
+        if runs {
+            self.tally(|tally| tally.cold += 1);
+            boot.start_writer(DATA);
+        }
+        runs && boot.is_live(DATA) && boot.is_live(IMAGE)
+    }
+
+    fn finish(self) -> Outcome {
+        let scratch = self.hardware.scratch.alias();
+        memory::give_back(scratch);
+        let witness = self.hardware.witness.borrow();
+        Outcome {
+            tally: witness.tally,
+            wrong: witness.wrong.clone(),
+            trace: witness.trace(),
+        }
+    }
+}

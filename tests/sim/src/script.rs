@@ -1,0 +1,201 @@
+//! What happens in one life of a machine: made from a seed, and made smaller
+//! when it shows something wrong.
+
+use crate::fault::{Injected, kinds};
+use firn_power::{Level, Step};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use std::fmt;
+
+/// How a freeze is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// How far it goes.
+    pub level: Level,
+    /// Whether the machine goes on afterwards.
+    pub thaw: bool,
+    /// Whether chunks are compressed.
+    pub compress: bool,
+}
+
+/// One cycle: jobs run, a freeze, an end, a boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cycle {
+    /// Seed of every choice that is not written down here.
+    pub seed: u64,
+    /// Passes before the freeze.
+    pub run: u64,
+    /// The freeze.
+    pub ask: Ask,
+    /// The power fails after so many passes from the cycle's start.
+    pub cut: Option<u64>,
+    /// What goes wrong in the freeze.
+    pub fault: Option<Injected>,
+    /// The power fails after so many passes of the first boot.
+    pub boot_cut: Option<u64>,
+    /// What goes wrong in the first boot.
+    pub boot_fault: Option<Injected>,
+    /// Whether whoever stands at the shell of a refused boot says `cold`.
+    pub cold: bool,
+}
+
+impl Cycle {
+    fn draw(rng: &mut SmallRng) -> Self {
+        let levels = Level::ALL;
+        let full = rng.random_bool(0.85);
+        let level = match full {
+            true => Level::Full,
+            false => levels[rng.random_range(0..levels.len())],
+        };
+        Self {
+            seed: rng.random(),
+            run: rng.random_range(0..160),
+            ask: Ask {
+                level,
+                thaw: rng.random_bool(0.05),
+                compress: rng.random_bool(0.2),
+            },
+            cut: rng.random_bool(0.25).then(|| rng.random_range(0..400)),
+            fault: rng.random_bool(0.15).then(|| injected(rng)),
+            boot_cut: rng.random_bool(0.25).then(|| rng.random_range(0..250)),
+            boot_fault: rng.random_bool(0.12).then(|| injected(rng)),
+            cold: rng.random_bool(0.2),
+        }
+    }
+
+    /// The same with less in it, each in one way.
+    fn simpler(self) -> Vec<Self> {
+        let plain = Ask {
+            level: Level::Full,
+            thaw: false,
+            compress: false,
+        };
+        let mut all = vec![
+            Self { cut: None, ..self },
+            Self {
+                fault: None,
+                ..self
+            },
+            Self {
+                boot_cut: None,
+                ..self
+            },
+            Self {
+                boot_fault: None,
+                ..self
+            },
+            Self {
+                cold: false,
+                ..self
+            },
+            Self { ask: plain, ..self },
+            Self { run: 0, ..self },
+            Self {
+                run: self.run / 2,
+                ..self
+            },
+        ];
+        all.retain(|other| *other != self);
+        all
+    }
+}
+
+fn injected(rng: &mut SmallRng) -> Injected {
+    let step = Step::ALL[rng.random_range(0..Step::ALL.len())];
+    let kinds = kinds(step);
+    Injected {
+        step,
+        kind: kinds[rng.random_range(0..kinds.len())],
+        always: rng.random_bool(0.3),
+    }
+}
+
+impl fmt::Display for Cycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "run {}, freeze", self.run)?;
+        if self.ask.level != Level::Full {
+            write!(f, " level={:?}", self.ask.level)?;
+        }
+        if self.ask.thaw {
+            f.write_str(" then=thaw")?;
+        }
+        if let Some(fault) = self.fault {
+            write!(f, ", {fault}")?;
+        }
+        if let Some(cut) = self.cut {
+            write!(f, ", power cut after {cut}")?;
+        }
+        f.write_str("; boot")?;
+        if let Some(fault) = self.boot_fault {
+            write!(f, ", {fault}")?;
+        }
+        if let Some(cut) = self.boot_cut {
+            write!(f, ", power cut after {cut}")?;
+        }
+        if self.cold {
+            f.write_str(", cold if refused")?;
+        }
+        Ok(())
+    }
+}
+
+/// A whole life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// The cycles in their order.
+    pub cycles: Vec<Cycle>,
+    /// Whether the disks only say that they flush.
+    pub lying: bool,
+}
+
+impl Script {
+    /// The life of `seed`.
+    #[must_use]
+    pub fn draw(seed: u64, cycles: usize, lying: bool) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        Self {
+            cycles: (0..cycles).map(|_| Cycle::draw(&mut rng)).collect(),
+            lying,
+        }
+    }
+
+    /// A script as small as can be found for which `is_wrong` still holds.
+    #[must_use]
+    pub fn shrink(mut self, is_wrong: impl Fn(&Self) -> bool) -> Self {
+        loop {
+            let smaller = self.candidates().into_iter().find(&is_wrong);
+            match smaller {
+                Some(smaller) => self = smaller,
+                None => return self,
+            }
+        }
+    }
+
+    /// Scripts with one thing less.
+    fn candidates(&self) -> Vec<Self> {
+        let with = |cycles| Self {
+            cycles,
+            lying: self.lying,
+        };
+        let mut all = Vec::new();
+        for half in [self.cycles.len() / 2, 1] {
+            if half > 0 && half < self.cycles.len() {
+                all.push(with(self.cycles[half..].to_vec()));
+                all.push(with(self.cycles[..self.cycles.len() - half].to_vec()));
+            }
+        }
+        for at in 0..self.cycles.len() {
+            let mut fewer = self.cycles.clone();
+            fewer.remove(at);
+            if !fewer.is_empty() {
+                all.push(with(fewer));
+            }
+            for simpler in self.cycles[at].simpler() {
+                let mut other = self.cycles.clone();
+                other[at] = simpler;
+                all.push(with(other));
+            }
+        }
+        all
+    }
+}
