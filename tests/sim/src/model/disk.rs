@@ -1,7 +1,7 @@
 //! The image disk in the model: two header slots, a body, a cache.
 
 /// What a header slot holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Slot {
     /// Zeros, or something whose checksum is wrong.
     Nothing,
@@ -10,7 +10,7 @@ pub(super) enum Slot {
 }
 
 /// A header: which image, and what may be done with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Header {
     pub(super) generation: u8,
     /// Which freeze wrote the body that the checksums in here fit.
@@ -28,7 +28,7 @@ pub(super) enum Mark {
 }
 
 /// One write that the disk may still lose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Write {
     Chunks(u8),
     Table(u8),
@@ -36,7 +36,7 @@ pub(super) enum Write {
 }
 
 /// The image disk.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Disk {
     pub(super) slots: [Slot; 2],
     /// Which freeze wrote the chunks and the table that are there.
@@ -96,22 +96,9 @@ impl Disk {
                 }
             }
         }
-        left.sort_by_key(Self::key);
+        left.sort();
         left.dedup();
         left
-    }
-
-    fn key(&self) -> (u8, u8, [(u8, u8, bool, u8); 2]) {
-        let slot = |slot: Slot| match slot {
-            Slot::Nothing => (0, 0, false, 0),
-            Slot::Header(header) => (
-                header.generation,
-                header.freeze,
-                header.state == Mark::Spent,
-                header.attempts,
-            ),
-        };
-        (self.chunks, self.table, self.slots.map(slot))
     }
 
     /// The newest header and its slot.
