@@ -1,7 +1,7 @@
 //! Encryption and authentication: XChaCha20-Poly1305.
 //!
 //! A nonce is the image's salt (12 random bytes), its generation and what it is
-//! for, so none is used twice under one key; docs/adr/0008-sealed-images.md.
+//! for, so none is used twice under one key; docs/adr/0009-sealed-images.md.
 
 use crate::format::table::{RawDisk, RawEntry};
 use crate::{Header, Key};

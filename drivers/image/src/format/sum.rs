@@ -1,8 +1,9 @@
-//! Checksums: XXH3 of 64 bits, seeded so that bytes verify only in their place.
+//! Checksums: XXH64, seeded so that bytes verify only in their place.
+//! docs/adr/0010-checksums.md says why this one.
 
 use super::{header::RawHeader, table};
 use crate::Generation;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
+use xxhash_rust::xxh64::{Xxh64, xxh64};
 use zerocopy::IntoBytes;
 
 /// What a sum is for; part of the seed.
@@ -13,7 +14,7 @@ pub(crate) enum Of {
 }
 
 /// A running sum.
-pub(crate) struct Sum(Xxh3);
+pub(crate) struct Sum(Xxh64);
 
 impl Sum {
     /// A sum of image `generation`: another image's bytes, or another chunk's,
@@ -25,7 +26,7 @@ impl Sum {
         };
         // Odd, so no two generations of one place share a seed.
         let seed = generation.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ place;
-        Self(Xxh3::with_seed(seed))
+        Self(Xxh64::new(seed))
     }
 
     pub(crate) fn add(&mut self, bytes: &[u8]) {
@@ -44,7 +45,7 @@ impl Sum {
 pub(crate) fn of_header(header: &RawHeader) -> u64 {
     const SEED: u64 = u64::from_le_bytes(super::MAGIC);
     let bytes = header.as_bytes();
-    xxh3_64_with_seed(&bytes[..bytes.len() - size_of::<u64>()], SEED)
+    xxh64(&bytes[..bytes.len() - size_of::<u64>()], SEED)
 }
 
 /// The checksum of a table, with the zeros behind it.
@@ -63,11 +64,11 @@ pub(crate) fn of_table(
 }
 
 /// A fingerprint: the sum of some bytes of a disk.
-pub(crate) struct Print(Xxh3);
+pub(crate) struct Print(Xxh64);
 
 impl Print {
     pub(crate) fn new() -> Self {
-        Self(Xxh3::with_seed(0))
+        Self(Xxh64::new(0))
     }
 
     pub(crate) fn add(&mut self, bytes: &[u8]) {
