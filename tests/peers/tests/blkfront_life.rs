@@ -271,6 +271,20 @@ fn a_step_that_never_comes_is_named_at_the_deadline() {
 }
 
 #[test]
+fn a_backend_that_closes_instead_of_connecting_is_named_at_once() {
+    let config = Config::default().offending(BlkOffence::ClosedInsteadOfConnected);
+    let world = World::with_disk(config, SECTORS);
+    let state = XenbusState::CLOSED;
+    match world.report(0).error {
+        Some(ConnectError::OutOfOrder { step, state: at }) => {
+            assert_eq!((step, at), ("connect", state));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_nothing_left(&world);
+}
+
+#[test]
 fn a_missing_backend_is_named() {
     for key in ["backend", "backend-id"] {
         for value in [None, Some("")] {

@@ -548,9 +548,8 @@ fn the_console_goes_on_with_what_waited_to_be_written() {
     let (page, channel) = world.machine.take_console();
     assert!(channel.take_pending(), "the new host is told");
     assert_eq!(console.write(b"!"), 1);
-    let produced = page
-        .atomic_u32(3084)
-        .load(std::sync::atomic::Ordering::SeqCst);
+    let produced = page.atomic_u32(std::mem::offset_of!(Interface, out_prod));
+    let produced = produced.load(std::sync::atomic::Ordering::SeqCst);
     assert!(produced > 0, "what did not fit before is there");
     world.settle();
     assert_works(&mut world);

@@ -13,6 +13,7 @@ pub use tree::Perms;
 
 use crate::Peer;
 use crate::machine::{FakeMachine, GUEST, HOST};
+use firn_xen::wire::hvm::PARAM_STORE_EVTCHN;
 use ring::Ring;
 use server::{DirectoryTrick, Fired, Server};
 use std::cell::{RefCell, RefMut};
@@ -80,6 +81,16 @@ impl XenStored {
             daemon.resetting = false;
         }
         self.make_domain();
+    }
+
+    /// The daemon starts again and listens at another port of the same guest,
+    /// which has to look for it.
+    pub fn move_port(&self, machine: &FakeMachine) {
+        let (port, channel) = machine.toolstack_channel(HOST);
+        machine.set_param_by_toolstack(PARAM_STORE_EVTCHN, u64::from(port.0));
+        let mut daemon = self.daemon();
+        daemon.ring.listen(channel);
+        daemon.server.forget_guest();
     }
 
     fn make_domain(&self) {

@@ -54,6 +54,11 @@ impl Ring {
         ring
     }
 
+    /// Goes on over another channel; the old one is closed.
+    pub(super) fn listen(&mut self, channel: Channel) {
+        self.channel = channel;
+    }
+
     fn word(&self, offset: usize) -> &AtomicU32 {
         self.page.atomic_u32(offset)
     }

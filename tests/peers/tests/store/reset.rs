@@ -42,6 +42,19 @@ fn reconnecting_keeps_the_watches() {
 }
 
 #[test]
+fn reconnecting_looks_for_the_port_anew() {
+    let world = friendly();
+    let (daemon, old) = (world.daemon(), world.store.port());
+    daemon.move_port(&world.machine);
+    world.with(async |store| {
+        store.reconnect().await.unwrap();
+        assert_eq!(store.read("name").await.unwrap(), "guest");
+    });
+    assert_ne!(world.store.port(), old);
+    assert!(!world.machine.open_ports().contains(&old), "closed");
+}
+
+#[test]
 fn requests_in_flight_end_with_the_reset() {
     let world = friendly();
     world.daemon().offend(Trick::Silence);
