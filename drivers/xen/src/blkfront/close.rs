@@ -2,9 +2,9 @@
 //! with everything accounted for where it does not.
 
 use super::connect::ConnectError;
-use super::freeze::WhyNot;
 use super::front::Link;
 use super::offence::Offence;
+use super::step::WhyNot;
 use super::vbd::{End, OtherEnd, Terms, Vbd, Wish};
 use crate::hal::Hal;
 use crate::wire::xenbus::XenbusState;

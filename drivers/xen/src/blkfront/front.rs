@@ -1,10 +1,10 @@
 //! The data path's state, and the outside of it.
 
 use super::buffers::Buffers;
-use super::freeze::Busy;
 use super::offence::Offence;
 use super::ring::FrontRing;
 use super::shadow::Shadow;
+use super::step::Busy;
 use crate::Xen;
 use crate::grant::{Access, GrantError};
 use crate::hal::{Hal, HalExt};

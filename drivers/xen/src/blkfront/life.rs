@@ -2,7 +2,7 @@
 //! and the host take it.
 
 use super::connect::ConnectError;
-use super::freeze::WhyNot;
+use super::step::WhyNot;
 use super::vbd::{End, OtherEnd, Vbd, Wish};
 use crate::hal::Hal;
 use crate::trace::Source;

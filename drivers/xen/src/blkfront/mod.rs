@@ -20,14 +20,15 @@ mod private;
 mod reissue;
 mod ring;
 mod shadow;
+mod step;
 mod submit;
 mod vbd;
 
 pub use adopt::{AdoptError, Adopted};
 pub use connect::ConnectError;
 pub use features::{Features, MAX_RING_ORDER};
-pub use freeze::{Busy, DiskStep, StepError, WhyNot};
 pub use front::Front;
 pub use offence::Offence;
 pub use private::PrivateQueue;
+pub use step::{Busy, DiskStep, StepError, WhyNot};
 pub use vbd::{Terms, Vbd, VbdConfig, VbdReport};

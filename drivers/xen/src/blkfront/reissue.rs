@@ -6,8 +6,8 @@
 //! response is issued again, as a whole, from the private record: reads, writes
 //! and discards may be done twice, and an unanswered flush must be.
 
-use super::freeze::{DiskStep, StepError, WhyNot};
 use super::front::Front;
+use super::step::{DiskStep, StepError, WhyNot};
 use super::vbd::Vbd;
 use crate::hal::Hal;
 use firn_block::gate::{Lifecycle, WrongStep};

@@ -3,9 +3,9 @@
 
 use super::connect::ConnectError;
 use super::features::{Features, Keys};
-use super::freeze::WhyNot;
 use super::front::Front;
 use super::offence::Offence;
+use super::step::WhyNot;
 use crate::Xen;
 use crate::hal::Hal;
 use crate::store::{Store, StoreError, Watch};
