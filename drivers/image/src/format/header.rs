@@ -248,3 +248,6 @@ fn check_places(raw: &RawHeader, header: &Header) -> Result<(), &'static str> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,3 +190,112 @@ fn disk(raw: &RawDisk) -> Result<SavedDisk, &'static str> {
         identity,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CHUNK, Generation, State};
+    use alloc::vec;
+
+    fn header(pages: u64, stored: u64) -> Header {
+        let mut header = Header::bare(Generation(1), State::Valid, 1 << 20);
+        header.heap.bytes = CHUNK as u64 + 3 * PAGE as u64;
+        header.chunks = 2;
+        header.pages = pages;
+        header.stored = stored * PAGE as u64;
+        header
+    }
+
+    /// A chunk with pages 0 to 4 and 9, and one with its last page.
+    fn entries() -> Vec<RawEntry> {
+        let mut first = RawEntry {
+            stored: 6 * PAGE as u32,
+            coding: RAW,
+            ..RawEntry::default()
+        };
+        for page in [0, 1, 2, 3, 4, 9] {
+            first.set(page);
+        }
+        let mut second = RawEntry {
+            place: 6 * PAGE as u64,
+            stored: 100,
+            coding: LZ4,
+            ..RawEntry::default()
+        };
+        second.set(2);
+        vec![first, second]
+    }
+
+    #[test]
+    fn runs_are_the_pages_and_nothing_else() {
+        let [first, second] = entries()[..] else {
+            panic!("two");
+        };
+        assert!(first.runs().eq([(0, 5), (9, 1)]));
+        assert!(second.runs().eq([(2, 1)]));
+        let mut all = RawEntry::default();
+        (0..CHUNK_PAGES).for_each(|page| all.set(page));
+        assert!(all.runs().eq([(0, CHUNK_PAGES)]));
+        assert_eq!(RawEntry::default().runs().count(), 0);
+    }
+
+    /// A change, and what is said about it.
+    type Lie = (fn(&mut [RawEntry]), &'static str);
+
+    #[test]
+    fn a_right_checksum_makes_no_entry_true() {
+        assert_eq!(check(&header(7, 7), &entries()), Ok(()));
+        let lies: [Lie; 11] = [
+            (|e| e[0].coding = 3, "an entry's coding is unknown"),
+            (|e| e[0].coding = 0, "an empty entry is not empty"),
+            (|e| e[0].pages = [0; 4], "an entry's pages cannot be"),
+            (|e| e[1].set(3), "an entry's pages cannot be"),
+            (|e| e[0].stored -= 1, "an entry's length cannot be"),
+            (|e| e[0].stored = u32::MAX, "an entry's length cannot be"),
+            (|e| e[1].stored = 4096, "an entry's length cannot be"),
+            (|e| e[1].stored = 0, "an entry's length cannot be"),
+            (|e| e[1].place = 0, "an entry's place is wrong"),
+            (|e| e[1].place = u64::MAX, "an entry's place is wrong"),
+            (
+                |e| e[1] = RawEntry::default(),
+                "its entries are not what the header says",
+            ),
+        ];
+        for (number, (lie, what)) in lies.into_iter().enumerate() {
+            let mut entries = entries();
+            lie(&mut entries);
+            assert_eq!(check(&header(7, 7), &entries), Err(what), "lie {number}");
+        }
+        let what = "its entries are not what the header says";
+        assert_eq!(check(&header(8, 7), &entries()), Err(what));
+        assert_eq!(check(&header(7, 8), &entries()), Err(what));
+    }
+
+    #[test]
+    fn disks_come_back_and_strange_ones_do_not() {
+        let saved = SavedDisk {
+            id: DiskId(4),
+            capacity: 77,
+            logical_block: 4096,
+            read_only: true,
+            identity: DiskIdentity::Print(99),
+        };
+        let raw = RawDisk::from(&saved);
+        assert_eq!(disks(&[raw]), Ok(vec![saved]));
+        let strange = [
+            RawDisk { kind: 3, ..raw },
+            RawDisk { flags: 2, ..raw },
+            RawDisk {
+                reserved: [1; 24],
+                ..raw
+            },
+            RawDisk {
+                identity: [1; 16],
+                ..raw
+            },
+        ];
+        for raw in strange {
+            assert!(disks(&[raw]).is_err());
+        }
+    }
+}

@@ -6,5 +6,6 @@ mod damage;
 mod disk;
 mod faults;
 mod guest;
+mod partition;
 mod round_trip;
 mod seed;
