@@ -8,6 +8,7 @@
 use core::fmt;
 use core::time::Duration;
 
+use firn_power::{Choice, OnRefusal};
 use firn_xen::blkfront::{MAX_RING_ORDER, VbdConfig};
 use firn_xen::wire::blkif::MAX_SEGMENTS;
 
@@ -23,6 +24,42 @@ pub struct Options {
     pub blk: VbdConfig,
     /// `provoke=`: a fault to go down with, for tests of what is then shown.
     pub provoke: Option<Fault>,
+    /// `image=`: which image to restore.
+    pub image: Choice,
+    /// `on-refusal=`: what if it cannot be restored.
+    pub on_refusal: OnRefusal,
+    /// `image-key=`: the key of sealed images.
+    pub key: Option<ImageKey>,
+    /// `freeze.deadline=`: how long a freeze waits for requests in flight.
+    pub freeze_deadline: Duration,
+}
+
+/// A key that is not shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ImageKey(pub [u8; 32]);
+
+impl fmt::Debug for ImageKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ImageKey")
+    }
+}
+
+impl ImageKey {
+    /// Reads 64 hexadecimal digits.
+    fn parse(text: &str) -> Option<Self> {
+        let (digits, []) = text.as_bytes().as_chunks::<2>() else {
+            return None;
+        };
+        let mut key = [0; 32];
+        if digits.len() != key.len() {
+            return None;
+        }
+        for (byte, [high, low]) in key.iter_mut().zip(digits) {
+            let digit = |digit: u8| char::from(digit).to_digit(16);
+            *byte = (digit(*high)? << 4 | digit(*low)?) as u8;
+        }
+        Some(Self(key))
+    }
 }
 
 /// A way to go down on purpose.
@@ -44,6 +81,10 @@ impl Default for Options {
             log: Level::Info,
             blk: VbdConfig::default(),
             provoke: None,
+            image: Choice::Auto,
+            on_refusal: OnRefusal::Shell,
+            key: None,
+            freeze_deadline: Duration::from_secs(5),
         }
     }
 }
@@ -73,7 +114,8 @@ impl fmt::Display for BadOption<'_> {
             Problem::Unknown => write!(
                 f,
                 "option '{word}' is unknown and ignored (there are: log=LEVEL deadline=SECONDS \
-                 blk.ring-order=ORDER blk.segments=COUNT blk.persistent=yes|no provoke=FAULT; \
+                 blk.ring-order=ORDER blk.segments=COUNT blk.persistent=yes|no image=DISK \
+                 on-refusal=shell|cold image-key=HEX freeze.deadline=SECONDS provoke=FAULT; \
                  jobs go after --)"
             ),
             Problem::BadValue(wanted) => write!(f, "option '{word}' is ignored: it wants {wanted}"),
@@ -116,9 +158,8 @@ fn apply(options: &mut Options, word: &str) -> Result<(), Problem> {
             options.log = parse_level(value).ok_or(wanted)?;
         }
         Some(("deadline", value)) => {
-            let wanted = Problem::BadValue("whole seconds from 1 to 3600");
-            let seconds = value.parse().ok().filter(|s| (1..=3600).contains(s));
-            options.blk.deadline = Duration::from_secs(seconds.ok_or(wanted)?);
+            let wanted = Problem::BadValue("whole seconds from 1 to 3600, such as 5s");
+            options.blk.deadline = seconds(value).ok_or(wanted)?;
         }
         Some(("blk.ring-order", value)) => {
             let wanted = Problem::BadValue("a power of two of pages, from 0 to 4");
@@ -137,6 +178,31 @@ fn apply(options: &mut Options, word: &str) -> Result<(), Problem> {
                 _ => return Err(Problem::BadValue("yes or no")),
             };
         }
+        Some(("image", value)) => {
+            options.image = match value {
+                "auto" => Choice::Auto,
+                "none" => Choice::None,
+                name => match name.parse() {
+                    Ok(disk) => Choice::On(disk),
+                    Err(_) => return Err(Problem::BadValue("auto, none or a disk such as xvdb")),
+                },
+            };
+        }
+        Some(("on-refusal", value)) => {
+            options.on_refusal = match value {
+                "shell" => OnRefusal::Shell,
+                "cold" => OnRefusal::Cold,
+                _ => return Err(Problem::BadValue("shell or cold")),
+            };
+        }
+        Some(("image-key", value)) => {
+            let wanted = Problem::BadValue("64 hexadecimal digits");
+            options.key = Some(ImageKey::parse(value).ok_or(wanted)?);
+        }
+        Some(("freeze.deadline", value)) => {
+            let wanted = Problem::BadValue("whole seconds from 1 to 3600, such as 5s");
+            options.freeze_deadline = seconds(value).ok_or(wanted)?;
+        }
         Some(("provoke", value)) => {
             options.provoke = Some(match value {
                 "panic" => Fault::Panic,
@@ -149,6 +215,13 @@ fn apply(options: &mut Options, word: &str) -> Result<(), Problem> {
         _ => return Err(Problem::Unknown),
     }
     Ok(())
+}
+
+/// Whole seconds, with or without the unit.
+fn seconds(value: &str) -> Option<Duration> {
+    let number = value.strip_suffix('s').unwrap_or(value);
+    let seconds = number.parse().ok().filter(|s| (1..=3600).contains(s));
+    seconds.map(Duration::from_secs)
 }
 
 #[cfg(test)]
@@ -176,6 +249,7 @@ mod tests {
                     ..VbdConfig::default()
                 },
                 provoke: Some(Fault::Null),
+                ..Options::default()
             }
         );
         assert_eq!(jobs, "verify disk=xvda; poweroff");
@@ -193,6 +267,21 @@ mod tests {
         };
         assert_eq!(options.blk, limited);
         assert!(bad.is_empty());
+    }
+
+    #[test]
+    fn the_image_can_be_chosen() {
+        let key = "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF";
+        let line = std::format!("image=xvdb on-refusal=cold freeze.deadline=7s image-key={key}");
+        let (options, _, bad) = parsed(&line);
+        assert!(bad.is_empty());
+        assert_eq!(options.image, Choice::On(firn_block::DiskId(1)));
+        assert_eq!(options.on_refusal, OnRefusal::Cold);
+        assert_eq!(options.freeze_deadline, Duration::from_secs(7));
+        let key = options.key.expect("given").0;
+        assert_eq!((key[1], key[31]), (0x11, 0xff));
+        assert_eq!(parsed("image=none").0.image, Choice::None);
+        assert_eq!(parsed("image=auto").0.image, Choice::Auto);
     }
 
     #[test]
@@ -223,7 +312,12 @@ mod tests {
             "log=loud",
             "log=",
             "deadline=0",
-            "deadline=5s",
+            "deadline=5m",
+            "freeze.deadline=",
+            "image=sda",
+            "on-refusal=reboot",
+            "image-key=12",
+            "image-key=xx112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
             "deadline=3601",
             "blk.ring-order=5",
             "blk.segments=10",

@@ -6,18 +6,21 @@ use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::time::Duration;
 
+use firn_image::Key;
 use firn_jobs::shell;
+use firn_power::BootOptions;
 use firn_xen::hypercall::Hypercall;
 use firn_xen::store::{Store, StoreError};
 use firn_xen::{Hal, Xen};
 
 use crate::arch::{self, cpu};
 use crate::bootinfo::{BootInfo, EntryKind};
-use crate::cmdline::{self, Options};
+use crate::cmdline::{self, ImageKey, Options};
 use crate::console::{self, Emergency};
 use crate::exec::{KernelMachine, MainLoop};
 use crate::host::xen::XenHal;
 use crate::host::{self, Hypervisor};
+use crate::power::Begin;
 use crate::{mm, power};
 
 /// Brings the machine up and runs the jobs; where `firn-boot` hands over.
@@ -76,10 +79,30 @@ fn run_on_xen(
     store.set_deadline(options.blk.deadline);
     let main_loop =
         MainLoop::start(&xen, &store, console, options.blk).map_err(|e| failed("timer", &e))?;
+    // Until it is known that no image waits for them, disks stay shut.
+    main_loop.bus.keep_shut(true);
+    main_loop.park();
     main_loop.settle(2 * options.blk.deadline);
-    main_loop.spawn_job(|| shell::run(KernelMachine, String::from(jobs)));
+    let jobs = match power::begin(main_loop, boot_options(options)) {
+        Begin::Cold => Some(jobs),
+        Begin::Refused => Some(""),
+        Begin::Restored => None,
+    };
+    if let Some(jobs) = jobs {
+        main_loop.spawn_job(|| shell::run(KernelMachine, String::from(jobs)));
+    }
     main_loop.run();
     Ok(())
+}
+
+fn boot_options(options: &Options) -> BootOptions {
+    BootOptions {
+        image: options.image,
+        on_refusal: options.on_refusal,
+        key: options.key.map(|ImageKey(secret)| Key { secret }),
+        most_attempts: None,
+        limits: power::limits(options.freeze_deadline),
+    }
 }
 
 /// Connects to xenstore; a toolstack that starts it later is waited for.

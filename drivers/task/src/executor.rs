@@ -129,10 +129,10 @@ impl Executor {
     /// Where each task's state lies, and how many bytes it takes: for reports
     /// about memory. None from inside a pass.
     pub fn for_each_task(&self, mut visit: impl FnMut(TaskId, usize, usize)) {
-        let Ok(tasks) = self.tasks.try_borrow() else {
+        let (Ok(tasks), Ok(spawned)) = (self.tasks.try_borrow(), self.spawned.try_borrow()) else {
             return;
         };
-        for task in tasks.iter() {
+        for task in tasks.iter().chain(spawned.iter()) {
             let state: &dyn Future<Output = ()> = &*task.future;
             let bytes = size_of_val(state);
             visit(task.id, core::ptr::from_ref(state).addr(), bytes);

@@ -22,3 +22,51 @@ pub fn halt_forever() -> ! {
         unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
     }
 }
+
+/// Bit 27 of leaf 1, ECX, mirrors a control register, not the CPU.
+const OSXSAVE: u32 = 1 << 27;
+/// Tries of an instruction that may have nothing to give at the moment.
+const RANDOM_TRIES: usize = 10;
+/// Bit 30 of leaf 1, ECX: there is RDRAND.
+const RDRAND: u32 = 1 << 30;
+
+/// What instructions the CPU offers, as CPUID says it: leaf 1, leaf 7 and leaf
+/// 0x8000_0001, two registers in each word.
+pub fn features() -> [u64; 4] {
+    let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+    let [_, _, c1, d1] = cpuid(1);
+    let [_, b7, c7, d7] = match cpuid(0)[0] {
+        0..7 => [0; 4],
+        _ => cpuid(7),
+    };
+    let [_, _, ce, de] = cpuid(0x8000_0001);
+    [
+        pair(c1 & !OSXSAVE, d1),
+        pair(b7, c7),
+        pair(0, d7),
+        pair(ce, de),
+    ]
+}
+
+/// A number that nobody can foresee where the CPU has a source of randomness,
+/// and that is hardly ever the same twice where it has none.
+pub fn random() -> u64 {
+    let mut value = 0;
+    if cpuid(1)[2] & RDRAND != 0 {
+        for _ in 0..RANDOM_TRIES {
+            let word: u64;
+            let ok: u8;
+            // SAFETY: the CPU has the instruction; it changes two registers.
+            unsafe {
+                asm!("rdrand {}", "setc {}", out(reg) word, out(reg_byte) ok,
+                     options(nomem, nostack));
+            }
+            if ok != 0 {
+                value = word;
+                break;
+            }
+        }
+    }
+    // Fibonacci hashing spreads the counter's low bits over the word.
+    value ^ tsc().wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}

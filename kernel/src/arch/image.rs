@@ -23,6 +23,13 @@ pub fn build_id() -> BuildId {
     BuildId(note.get(NOTE_HEADER..).unwrap_or(&[]))
 }
 
+impl BuildId {
+    /// Its bytes.
+    pub fn bytes(&self) -> &'static [u8] {
+        self.0
+    }
+}
+
 impl fmt::Display for BuildId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0

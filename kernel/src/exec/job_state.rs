@@ -13,54 +13,56 @@ use firn_task::{Executor, Instant, Timers};
 
 use super::asks::{AskId, Asks};
 use super::registry::Registry;
-use crate::mm::{self, AdoptError, Memory};
+use crate::arch::cpu;
+use crate::mm::{self, Memory};
 
 /// What comes of a question to the power code.
-pub(super) type PowerAnswer = Result<PowerReport, PowerRefusal>;
+pub(crate) type PowerAnswer = Result<PowerReport, PowerRefusal>;
 
 /// Found through the root of job memory; holds nothing of this boot.
-pub(super) struct JobState {
-    pub(super) executor: Executor,
-    pub(super) timers: Timers,
-    pub(super) channels: ChannelTable,
+pub(crate) struct JobState {
+    pub(crate) executor: Executor,
+    pub(crate) timers: Timers,
+    pub(crate) channels: ChannelTable,
     /// Which boot these jobs live in, and how often they came back.
-    pub(super) era: Cell<Era>,
+    pub(crate) era: Cell<Era>,
     /// Buffers that are registered with disks.
-    pub(super) buffers: Registry,
+    pub(crate) buffers: Registry,
     /// Disks whose jobs look for completions themselves.
-    pub(super) polled: RefCell<BTreeSet<DiskId>>,
+    pub(crate) polled: RefCell<BTreeSet<DiskId>>,
     /// Questions to xenstore.
-    pub(super) store: Asks<Result<Vec<String>, String>>,
+    pub(crate) store: Asks<Result<Vec<String>, String>>,
     /// Questions to the power code.
-    pub(super) power: Asks<PowerAnswer>,
+    pub(crate) power: Asks<PowerAnswer>,
     /// The question that a freeze in progress answers.
-    pub(super) freezing: Cell<Option<AskId>>,
+    pub(crate) freezing: Cell<Option<AskId>>,
+    /// A restore shall hash the memory that it found.
+    pub(crate) hash_wanted: Cell<bool>,
     /// The jobs' clock when they were last parked.
-    pub(super) parked_at: Cell<Instant>,
+    pub(crate) parked_at: Cell<Instant>,
 }
 
 impl JobState {
     /// Makes the state of a fresh job memory and hangs it on the root.
-    pub(super) fn create() -> &'static Self {
+    pub(crate) fn create() -> &'static Self {
         let _job = mm::enter(Memory::Job);
         let state: &'static Self = Box::leak(Box::new(Self {
             executor: Executor::new(),
             timers: Timers::new(),
             channels: ChannelTable::new(),
-            era: Cell::default(),
+            era: Cell::new(Era {
+                boot: cpu::random(),
+                ..Era::default()
+            }),
             buffers: Registry::new(),
             polled: RefCell::default(),
             store: Asks::new(),
             power: Asks::new(),
             freezing: Cell::new(None),
+            hash_wanted: Cell::new(false),
             parked_at: Cell::default(),
         }));
         mm::set_job_root(state);
         state
-    }
-
-    /// Takes the state that was loaded into job memory.
-    pub(super) fn adopt() -> Result<&'static Self, AdoptError> {
-        mm::adopt_job_memory()
     }
 }

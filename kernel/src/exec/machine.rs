@@ -5,6 +5,7 @@ mod input;
 mod report;
 mod store;
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
@@ -16,7 +17,7 @@ use firn_block::{DiskId, Queue};
 use firn_jobs::io::ChannelTable;
 use firn_jobs::{
     Counters, DiskReport, Era, JobFuture, Machine, MemoryHash, Mode, Power, PowerAsk, PowerFuture,
-    PowerRefusal, Report, StoreAsk, StoreFuture,
+    Report, StoreAsk, StoreFuture,
 };
 use firn_task::{Instant, Time, Timers};
 use firn_xen::blkfront::VbdReport;
@@ -27,8 +28,9 @@ use crate::arch::{cpu, hypercall};
 use crate::clock;
 use crate::console::{self, Console};
 use crate::mm::{self, Memory};
-use crate::power::{self, Stop};
+use crate::power::{self, KernelHost, Stop};
 
+use answer::Answer;
 pub(super) use input::Input;
 
 /// A handle without fields: it points at nothing, so that jobs may keep it in
@@ -154,17 +156,20 @@ impl Machine for KernelMachine {
     }
 
     fn ask_power(&self, ask: PowerAsk) -> PowerFuture {
-        let refusal = PowerRefusal {
-            error: "not-supported",
-            what: alloc::format!("this machine cannot do {ask:?}"),
-            place: "kernel".into(),
-            hint: "nothing was changed".into(),
-        };
-        alloc::boxed::Box::pin(core::future::ready(Err(refusal)))
+        let answer = Answer::of(|| &main_loop::get().jobs().power);
+        let id = answer.id();
+        {
+            let _boot = mm::enter(Memory::Boot);
+            let main_loop = self.main_loop();
+            let host = KernelHost::new(main_loop);
+            main_loop.drivers.spawn(host.answer(id, ask));
+        }
+        Box::pin(answer)
     }
 
     fn memory_hash(&self) -> MemoryHash {
-        MemoryHash { hash: 0, bytes: 0 }
+        let _boot = mm::enter(Memory::Boot);
+        KernelHost::new(self.main_loop()).memory_hash()
     }
 
     fn era(&self) -> Era {

@@ -25,6 +25,7 @@ use crate::arch::{FirstCpu, idle};
 use crate::clock;
 use crate::host::xen::XenHal;
 use crate::mm::{self, Memory};
+use crate::power::PowerState;
 
 const FIRST_VCPU: u32 = 0;
 /// Completions handed out by one disk in one pass.
@@ -34,7 +35,7 @@ static MAIN_LOOP: Once<FirstCpu<MainLoop>> = Once::new();
 
 /// The main loop, once [`MainLoop::start`] has made it; before that nobody has
 /// a [`super::KernelMachine`] to ask for it.
-pub(super) fn get() -> &'static MainLoop {
+pub(crate) fn get() -> &'static MainLoop {
     match MAIN_LOOP.get() {
         Some(main_loop) => main_loop,
         None => panic!("a job ran before the main loop"),
@@ -43,12 +44,12 @@ pub(super) fn get() -> &'static MainLoop {
 
 /// Everything that runs on one vCPU: the hypervisor, its buses, the tasks.
 pub struct MainLoop {
-    pub(super) xen: Rc<Xen<XenHal>>,
-    pub(super) store: Store<XenHal>,
-    pub(super) bus: Rc<Bus<XenHal>>,
+    pub(crate) xen: Rc<Xen<XenHal>>,
+    pub(crate) store: Store<XenHal>,
+    pub(crate) bus: Rc<Bus<XenHal>>,
     pub(super) input: Input,
     /// Tasks of the kernel and its drivers: they live in boot memory.
-    pub(super) drivers: Rc<Executor>,
+    pub(crate) drivers: Rc<Executor>,
     /// Tasks of applications, and what they share: in job memory.
     jobs: Cell<&'static JobState>,
     /// No job runs, and nobody but the power code touches job memory.
@@ -56,7 +57,8 @@ pub struct MainLoop {
     /// What the jobs' clock is ahead of this boot's.
     job_clock: Cell<Duration>,
     /// What jobs call the disks.
-    pub(super) names: RefCell<Names>,
+    pub(crate) names: RefCell<Names>,
+    pub(crate) power: PowerState,
     alarm: Alarm,
     /// When the present halt began.
     resting: Cell<Option<Instant>>,
@@ -101,6 +103,7 @@ impl MainLoop {
                 parked: Cell::new(false),
                 job_clock: Cell::new(Duration::ZERO),
                 names: RefCell::new(Names::new()),
+                power: PowerState::default(),
                 alarm: Alarm::new(),
                 resting: Cell::new(None),
                 halted: Cell::new(Duration::ZERO),
@@ -117,17 +120,17 @@ impl MainLoop {
     }
 
     /// What the jobs share.
-    pub(super) fn jobs(&self) -> &'static JobState {
+    pub(crate) fn jobs(&self) -> &'static JobState {
         self.jobs.get()
     }
 
     /// The jobs' clock when this boot's reads `now`.
-    pub(super) fn job_time(&self, now: Instant) -> Instant {
+    pub(crate) fn job_time(&self, now: Instant) -> Instant {
         now + self.job_clock.get()
     }
 
     /// Stops polling jobs. Their clock is noted in job memory.
-    pub(super) fn park(&self) {
+    pub(crate) fn park(&self) {
         if !self.parked.replace(true) {
             self.input.forget_reader();
             let jobs = self.jobs();
@@ -137,20 +140,21 @@ impl MainLoop {
 
     /// Lets jobs run again, and wakes them all: what they waited for may have
     /// come, or have been forgotten, while they stood still.
-    pub(super) fn unpark(&self) {
+    pub(crate) fn unpark(&self) {
         if self.parked.replace(false) {
             self.jobs().executor.wake_all();
         }
     }
 
-    /// Whether jobs stand still.
-    pub(super) fn is_parked(&self) -> bool {
-        self.parked.get()
+    /// Forgets all jobs, and everything else in job memory.
+    pub(crate) fn empty_jobs(&self) {
+        mm::empty_job_memory();
+        self.replace_jobs(JobState::create());
     }
 
     /// Takes another state of the jobs, such as one that was loaded; they are
     /// parked. Their clock goes on where it stopped, and never back.
-    pub(super) fn replace_jobs(&self, jobs: &'static JobState) {
+    pub(crate) fn replace_jobs(&self, jobs: &'static JobState) {
         self.jobs.set(jobs);
         let ahead = jobs.parked_at.get().since(self.xen.hal.now());
         self.job_clock.set(ahead);
@@ -170,7 +174,7 @@ impl MainLoop {
         self.run_until(|| !self.parked.get() && self.jobs().executor.is_empty());
     }
 
-    fn run_until(&self, done: impl Fn() -> bool) {
+    pub(crate) fn run_until(&self, done: impl Fn() -> bool) {
         while !done() {
             if !self.pass() {
                 self.rest();
@@ -219,7 +223,7 @@ impl MainLoop {
     }
 
     /// How long the machine has been halted since it came up.
-    pub(super) fn halted(&self) -> Duration {
+    pub(crate) fn halted(&self) -> Duration {
         self.halted.get()
     }
 
@@ -277,7 +281,7 @@ impl MainLoop {
     }
 
     /// Whether the jobs of this boot's disk look for completions themselves.
-    pub(super) fn is_polled(&self, disk: DiskId) -> bool {
+    pub(crate) fn is_polled(&self, disk: DiskId) -> bool {
         let name = self.names.borrow().to_job(disk);
         !self.parked.get() && self.jobs().polled.borrow().contains(&name)
     }
@@ -285,7 +289,7 @@ impl MainLoop {
     /// Chooses between looking and waiting for events, for the disk that jobs
     /// call `name`. A port that is masked now is unmasked by the next
     /// [`Queue::arm`].
-    pub(super) fn set_polled(&self, name: DiskId, polled: bool) {
+    pub(crate) fn set_polled(&self, name: DiskId, polled: bool) {
         {
             let _job = mm::enter(Memory::Job);
             let mut disks = self.jobs().polled.borrow_mut();

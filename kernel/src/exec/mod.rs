@@ -16,6 +16,8 @@ mod queue;
 
 pub use asks::{AskId, Asks};
 #[cfg(firn_bare)]
+pub(crate) use job_state::PowerAnswer;
+#[cfg(firn_bare)]
 pub use machine::KernelMachine;
 #[cfg(firn_bare)]
 pub use main_loop::MainLoop;

@@ -121,6 +121,32 @@ impl Source for XenClock {
     }
 }
 
+/// Wall clock in nanoseconds since 1970, from Xen's record in the shared info
+/// page: the time at which the system clock was zero, and that clock.
+pub(crate) fn wall_clock(shared_info: &Region) -> u64 {
+    let word = |offset: usize| u64::from(shared_info.atomic_u32(offset).load(Acquire));
+    let record = || {
+        let seconds =
+            word(offset_of!(SharedInfo, wc_sec_hi)) << 32 | word(offset_of!(SharedInfo, wc_sec));
+        (seconds, word(offset_of!(SharedInfo, wc_nsec)))
+    };
+    let mut zero = record();
+    // Rarely written: twice the same is a whole record.
+    for _ in 0..100 {
+        let again = record();
+        if again == zero {
+            break;
+        }
+        zero = again;
+    }
+    let system = CLOCK.get().map_or(0, Source::now_ns);
+    let (seconds, nanos) = zero;
+    seconds
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(nanos)
+        .wrapping_add(system)
+}
+
 static CLOCK: Once<XenClock> = Once::new();
 
 /// Makes the hypervisor usable at all: hypercalls and a way to stop.

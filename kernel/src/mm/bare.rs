@@ -108,8 +108,23 @@ fn image_parts() -> [Part; 3] {
 
 /// The addresses of the image's writable part: statics and stacks, which are
 /// boot memory like the heap.
-pub fn statics() -> Range<u64> {
+fn statics() -> Range<u64> {
     symbol!(firn_rodata_end)..IMAGE_WINDOW + symbol!(firn_image_end)
+}
+
+/// Every part of boot memory: its name and its addresses.
+pub fn boot_memory() -> [(&'static str, Range<u64>); 4] {
+    let parts = PLAN.get().map_or([const { 0..0 }; 3], |plan| {
+        [&plan.boot_heap, &plan.frames, &plan.hole]
+            .map(|r| BOOT_WINDOW + r.start..BOOT_WINDOW + r.end)
+    });
+    let [heap, frames, hole] = parts;
+    [
+        ("boot heap", heap),
+        ("frames of drivers", frames),
+        ("hypervisor's pages", hole),
+        ("statics and stacks", statics()),
+    ]
 }
 
 /// A physical range in the direct map.
@@ -188,16 +203,20 @@ pub fn set_job_root<T: 'static>(root: &'static T) {
 }
 
 /// All of job memory, head page and all: what a freeze reads and a restore
-/// fills. `None` before [`init`].
+/// fills. Without any page before [`init`].
 ///
 /// For the power code alone: whoever reads or writes it has parked all jobs,
 /// and what he writes is an image's, adopted or emptied before any job runs.
-pub fn job_memory() -> Option<Region> {
-    let job = WINDOWS.get()?.job_memory();
-    let base = NonNull::new(job.start as *mut u8)?;
+pub fn job_memory() -> Region {
+    let bytes = WINDOWS.get().map_or(0, |windows| {
+        let job = windows.job_memory();
+        (job.end - job.start) as usize
+    });
+    let start = super::JOB_WINDOW as *mut u8;
+    let base = NonNull::new(start).unwrap_or(NonNull::dangling());
     // SAFETY: mapped for ever, in whole pages. Nobody else uses it while the
     // region is used, as said above.
-    Some(unsafe { Region::new(base, (job.end - job.start) as usize) })
+    unsafe { Region::new(base, bytes) }
 }
 
 /// The pages of [`job_memory`] that nobody uses, as ranges of page numbers in
@@ -229,20 +248,22 @@ pub fn grow_job_memory() {
 
 /// The part of [`job_memory`] that head page and heap cover: all of it, but for
 /// a heap that was adopted and not grown.
-pub fn job_heap() -> Option<Region> {
-    let memory = job_memory()?;
-    let bytes = MEMORIES.top(Memory::Job).checked_sub(memory.addr())?;
-    Some(memory.pages(0, bytes / PAGE as usize))
+pub fn job_heap() -> Region {
+    let memory = job_memory();
+    let bytes = MEMORIES.top(Memory::Job).saturating_sub(memory.addr());
+    memory.pages(0, bytes.min(memory.len()) / PAGE as usize)
 }
 
 /// Makes job memory empty, all zeros, whatever is in it: as after a boot.
 pub fn empty_job_memory() {
-    if let Some(memory) = job_memory() {
-        memory.zero(0, memory.len());
-        let start = memory.addr();
-        // SAFETY: the same range as in `init`; no job runs.
-        unsafe { MEMORIES.give(Memory::Job, start..start + memory.len()) };
+    let memory = job_memory();
+    if memory.is_empty() {
+        return;
     }
+    memory.zero(0, memory.len());
+    let start = memory.addr();
+    // SAFETY: the same range as in `init`; no job runs.
+    unsafe { MEMORIES.give(Memory::Job, start..start + memory.len()) };
 }
 
 /// `count` contiguous pages of job memory, to be registered with a queue.

@@ -26,10 +26,9 @@ pub use window::{BOOT_WINDOW, IMAGE_WINDOW, JOB_WINDOW, Windows};
 
 #[cfg(firn_bare)]
 pub use bare::{
-    BootPhysMemory, Report, adopt_job_memory, allocate_job_pages, allocate_shared, counts,
-    empty_job_memory, enter, foreign_frames, frame_of, free_job_memory, free_job_pages,
+    BootPhysMemory, Report, adopt_job_memory, allocate_job_pages, allocate_shared, boot_memory,
+    counts, empty_job_memory, enter, foreign_frames, frame_of, free_job_memory, free_job_pages,
     free_shared, grow_job_memory, hole, init, job_heap, job_memory, report, running, set_job_root,
-    statics,
 };
 
 /// Bytes of a page.

@@ -10,6 +10,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
+use core::sync::atomic::Ordering::Relaxed;
 
 use firn_block::PAGE;
 use firn_block::shm::Region;
@@ -98,6 +99,42 @@ pub fn audit(
     audit
 }
 
+/// No address of x86-64: who follows it faults.
+const POISON: u64 = 0x8b00_7dea_d000_0000;
+
+/// Makes words in `states` (addresses, within `memory`) that are addresses in
+/// one of the `forbidden` windows unusable. Returns how many there were.
+///
+/// For the states of `async` tasks alone. Such a state is moved when it is made,
+/// whole, with bytes that nothing was ever written to: what the stack held there
+/// comes along, and that are now and then addresses of the kernel's. Nobody reads
+/// these bytes. Should somebody all the same keep such an address in a state,
+/// this makes it a fault at its next use, in this boot or after a restore,
+/// instead of a look into another boot's memory.
+pub fn scrub(
+    memory: &Region,
+    states: &[Range<usize>],
+    forbidden: &[(&'static str, Range<u64>)],
+) -> u64 {
+    let mut scrubbed = 0;
+    for state in states {
+        let start = state.start.saturating_sub(memory.addr());
+        let end = state.end.saturating_sub(memory.addr()).min(memory.len());
+        for offset in (start.next_multiple_of(WORD)..end / WORD * WORD).step_by(WORD) {
+            let word = memory.atomic_u64(offset);
+            let address = word.load(Relaxed);
+            if forbidden
+                .iter()
+                .any(|(_, window)| window.contains(&address))
+            {
+                word.store(POISON, Relaxed);
+                scrubbed += 1;
+            }
+        }
+    }
+    scrubbed
+}
+
 /// The numbers of the pages that are not free.
 pub(super) fn used(pages: usize, free: &[Range<usize>]) -> impl Iterator<Item = usize> {
     let ends = free.iter().map(|range| range.end);
@@ -164,6 +201,21 @@ mod tests {
         assert_eq!(first.owner, "offset 0xff8 of task 3");
         assert_eq!(second.into, "statics");
         assert!(second.owner.ends_with("in something else"));
+    }
+
+    #[test]
+    fn scrubbing_leaves_everything_but_the_addresses_in_the_states() {
+        let memory = take(2);
+        memory.zero(0, memory.len());
+        for (offset, word) in [(8, BOOT), (64, BOOT + 1), (72, 5), (4096, BOOT)] {
+            memory.write(offset, &word);
+        }
+        let at = memory.addr();
+        let states = [at + 60..at + 80, at + 4096..at + 4104];
+        assert_eq!(scrub(&memory, &states, &windows()), 2);
+        let words = [8, 64, 72, 4096].map(|offset| memory.read::<u64>(offset));
+        assert_eq!(words, [BOOT, POISON, 5, POISON]);
+        assert_eq!(audit(&memory, &[], &windows(), &[]).count, 1);
     }
 
     #[test]

@@ -1,12 +1,30 @@
 //! Ways to end: power off, reboot, crash, each so that the host sees it.
 
+#[cfg(firn_bare)]
+mod asks;
 mod audit;
+#[cfg(firn_bare)]
+mod boot;
+#[cfg(firn_bare)]
+mod device;
+#[cfg(firn_bare)]
+mod events;
 mod hash;
+#[cfg(firn_bare)]
+mod host;
+#[cfg(firn_bare)]
+mod marks;
+#[cfg(firn_bare)]
+mod scratch;
 
 use spin::Once;
 
-pub use audit::{Audit, Finding, Owner, audit};
+pub use audit::{Audit, Finding, Owner, audit, scrub};
+#[cfg(firn_bare)]
+pub(crate) use boot::{Begin, begin, limits};
 pub use hash::memory_hash;
+#[cfg(firn_bare)]
+pub(crate) use host::{KernelHost, PowerState};
 
 /// Why the guest stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

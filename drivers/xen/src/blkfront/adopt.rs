@@ -89,7 +89,9 @@ impl<H: Hal> Front<H> {
             adopted.revoke_all(&self.xen);
             return Err(AdoptError::Grant(error));
         }
-        // Nobody can ask for what this boot had parked under its own number.
+        // What the kernel looked at the disk with it may need again. Nobody can
+        // ask for anything else that this boot had parked under its own number.
+        adopted.inherit(&mut self.buffers);
         self.buffers.revoke_all(&self.xen);
         self.buffers = adopted;
         self.next_token = self.next_token.max(next_token);

@@ -2,6 +2,7 @@
 //! grants mapped.
 
 use super::adopt::{AdoptError, Adopted, MOST_BUFFERS};
+use super::front::Owner;
 use crate::Xen;
 use crate::grant::{Access, GrantError};
 use crate::hal::Hal;
@@ -25,6 +26,8 @@ struct Registered {
     quarantined: bool,
     /// Its owner gave it back while the backend had it mapped.
     parked: bool,
+    /// Memory of the kernel's own is not lent to jobs, and the other way round.
+    owner: Owner,
 }
 
 /// The buffers of one queue.
@@ -103,14 +106,23 @@ impl Buffers {
         registered.grants.get(first + page).copied()
     }
 
-    /// Registers memory, granting it to `persistent` if that is given.
+    /// Registers memory, granting it to `persistent` if that is given. Memory
+    /// that was parked is the same buffer again.
     pub(super) fn register<H: Hal>(
         &mut self,
         xen: &Xen<H>,
         persistent: Option<DomId>,
         region: Region,
+        owner: Owner,
     ) -> Result<Buffer, RegisterError> {
-        let mut registered = Registered::new(region.alias());
+        let same = |buffer: &Registered| buffer.memory.addr() == region.addr();
+        if let Some(buffer) = self.revive(xen, persistent, region.page_count(), owner, same) {
+            return Ok(buffer);
+        }
+        let mut registered = Registered {
+            owner,
+            ..Registered::new(region.alias())
+        };
         if let Some(domain) = persistent
             && registered.complete_grants(xen, domain).is_err()
         {
@@ -154,16 +166,32 @@ impl Buffers {
         Unregistered::StillMapped
     }
 
-    /// A parked buffer of that size, with its grants complete again.
+    /// A parked buffer of that size and owner, with its grants complete again.
     pub(super) fn reuse<H: Hal>(
         &mut self,
         xen: &Xen<H>,
         persistent: Option<DomId>,
         pages: usize,
+        owner: Owner,
+    ) -> Option<Buffer> {
+        self.revive(xen, persistent, pages, owner, |_| true)
+    }
+
+    fn revive<H: Hal>(
+        &mut self,
+        xen: &Xen<H>,
+        persistent: Option<DomId>,
+        pages: usize,
+        owner: Owner,
+        wanted: impl Fn(&Registered) -> bool,
     ) -> Option<Buffer> {
         let fits = |slot: &Option<Registered>| {
             slot.as_ref().is_some_and(|buffer| {
-                buffer.parked && !buffer.quarantined && buffer.memory.page_count() == pages
+                buffer.parked
+                    && !buffer.quarantined
+                    && buffer.owner == owner
+                    && buffer.memory.page_count() == pages
+                    && wanted(buffer)
             })
         };
         let index = self.slots.iter().rposition(fits)?;
@@ -174,6 +202,16 @@ impl Buffers {
         registered.parked = false;
         let index = u32::try_from(index).ok()?;
         Some(Buffer::new(registered.memory.alias(), self.queue, index))
+    }
+
+    /// Takes over what the kernel has parked with the queue that this one
+    /// replaces: nobody has a buffer of it, so that it may have another number.
+    pub(super) fn inherit(&mut self, earlier: &mut Self) {
+        let parked = earlier.slots.iter_mut().filter(|slot| {
+            let registered = slot.as_ref();
+            registered.is_some_and(|r| r.parked && r.owner == Owner::Kernel)
+        });
+        self.slots.extend(parked.map(Option::take));
     }
 
     /// Ends every permanent grant, because the backend is gone. Buffers with
@@ -248,6 +286,7 @@ impl Registered {
             granted_to: DomId::SELF,
             quarantined: false,
             parked: false,
+            owner: Owner::Job,
         }
     }
 

@@ -287,6 +287,20 @@ impl<H: Hal> Front<H> {
         self.attention.notify();
     }
 
+    pub(super) fn register_for(
+        &mut self,
+        region: Region,
+        owner: Owner,
+    ) -> Result<Buffer, RegisterError> {
+        let persistent = self.keeps_grants();
+        self.buffers.register(&self.xen, persistent, region, owner)
+    }
+
+    pub(super) fn reuse_for(&mut self, pages: usize, owner: Owner) -> Option<Buffer> {
+        let persistent = self.keeps_grants();
+        self.buffers.reuse(&self.xen, persistent, pages, owner)
+    }
+
     /// The backend, if it keeps grants mapped.
     fn keeps_grants(&self) -> Option<DomId> {
         let persistent = self.link.as_ref().filter(|link| link.persistent);
@@ -337,8 +351,7 @@ impl<H: Hal> Queue for Front<H> {
     }
 
     fn register(&mut self, region: Region) -> Result<Buffer, RegisterError> {
-        self.buffers
-            .register(&self.xen, self.keeps_grants(), region)
+        self.register_for(region, Owner::Job)
     }
 
     fn unregister(&mut self, buffer: Buffer) -> Unregistered {
@@ -351,7 +364,7 @@ impl<H: Hal> Queue for Front<H> {
     }
 
     fn reuse(&mut self, pages: usize) -> Option<Buffer> {
-        self.buffers.reuse(&self.xen, self.keeps_grants(), pages)
+        self.reuse_for(pages, Owner::Job)
     }
 
     fn submit(&mut self, request: Request) -> Result<Token, Refused> {

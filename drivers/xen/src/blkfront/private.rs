@@ -24,13 +24,10 @@ impl<H: Hal> Front<H> {
         PrivateQueue(self)
     }
 
-    /// Hands a request of the kernel's out, unless it gave up on it: a freeze
-    /// that was called off does not wait for its flush.
+    /// Hands a request of the kernel's out, wherever the disk is in its life.
     pub(super) fn end_kernel_request(&mut self, completion: Completion) {
         self.kernel_in_flight -= 1;
-        if !self.gate.is_open() {
-            self.kernel_done.push_back(completion);
-        }
+        self.kernel_done.push_back(completion);
     }
 }
 
@@ -40,7 +37,7 @@ impl<H: Hal> Queue for PrivateQueue<'_, H> {
     }
 
     fn register(&mut self, region: Region) -> Result<Buffer, RegisterError> {
-        self.0.register(region)
+        self.0.register_for(region, Owner::Kernel)
     }
 
     fn unregister(&mut self, buffer: Buffer) -> Unregistered {
@@ -48,7 +45,7 @@ impl<H: Hal> Queue for PrivateQueue<'_, H> {
     }
 
     fn reuse(&mut self, pages: usize) -> Option<Buffer> {
-        self.0.reuse(pages)
+        self.0.reuse_for(pages, Owner::Kernel)
     }
 
     fn submit(&mut self, request: Request) -> Result<Token, Refused> {

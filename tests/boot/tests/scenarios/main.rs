@@ -6,4 +6,5 @@ mod hotplug;
 mod input;
 mod lives;
 mod machine;
+mod power;
 mod toolstack;

@@ -1,0 +1,72 @@
+//! What a boot does before any job: look for an image, restore it or refuse.
+
+use alloc::rc::Rc;
+use core::cell::RefCell;
+
+use firn_power::{Boot, BootOptions, Limits};
+
+use super::events;
+use super::host::KernelHost;
+use crate::exec::MainLoop;
+
+/// What the jobs of this boot are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// Those of the command line.
+    Cold,
+    /// Those of an image: they run already.
+    Restored,
+    /// A shell, and disks that cannot be written, until somebody decides.
+    Refused,
+}
+
+/// Restores an image if there is one. Disks that are there are connected, with
+/// their gates shut; afterwards they are open, but for a refusal.
+pub(crate) fn begin(main_loop: &'static MainLoop, options: BootOptions) -> Begin {
+    let host = KernelHost::new(main_loop);
+    let state = host.state();
+    state.configured.set(options.limits);
+    state.limits.set(options.limits);
+    state.key.borrow_mut().clone_from(&options.key);
+    let outcome = Rc::new(RefCell::new(None));
+    let theirs = outcome.clone();
+    main_loop.drivers.spawn(async move {
+        let boot = firn_power::boot(&host, &options).await;
+        *theirs.borrow_mut() = Some(conclude(host, &boot));
+    });
+    main_loop.run_until(|| outcome.borrow().is_some());
+    outcome.take().unwrap_or(Begin::Refused)
+}
+
+/// Tells what came of it, before any job runs.
+fn conclude(host: KernelHost, boot: &Boot) -> Begin {
+    let bus = &host.main_loop.bus;
+    bus.keep_shut(matches!(boot, Boot::Refused(_)));
+    match boot {
+        Boot::Cold(gone) => {
+            for (disk, generation) in gone {
+                events::abandoned(&host, *disk, *generation);
+            }
+            Begin::Cold
+        }
+        Boot::Restored(restored) => {
+            events::restored(&host, restored);
+            host.answer_restored(restored);
+            Begin::Restored
+        }
+        Boot::Refused(trouble) => {
+            events::refused(&host, trouble);
+            host.state().inhabited.set(true);
+            host.main_loop.unpark();
+            Begin::Refused
+        }
+    }
+}
+
+/// The limits for waits of freeze and restore.
+pub(crate) fn limits(drain: core::time::Duration) -> Limits {
+    Limits {
+        drain,
+        ..Limits::default()
+    }
+}

@@ -1,0 +1,145 @@
+//! What freeze and restore tell: a line for people, and one for programs.
+
+use alloc::format;
+use alloc::string::String;
+use core::time::Duration;
+
+use firn_block::{DiskId, PAGE};
+use firn_image::Generation;
+use firn_power::{Report, Restored, Step, Trouble};
+use firn_task::{Instant, Time};
+use serde_json::{Map, Value, json};
+
+use super::host::KernelHost;
+use crate::println;
+
+/// What the line for programs begins with.
+const EVENT: &str = "firn-event";
+
+/// Prints both lines.
+fn tell(event: &str, line: &str, fields: Value) {
+    println!("{event}: {line}");
+    let mut all = Map::new();
+    all.insert("event".into(), event.into());
+    if let Value::Object(fields) = fields {
+        all.extend(fields);
+    }
+    println!("{EVENT} {}", Value::Object(all));
+}
+
+/// A hash as it is printed.
+pub(super) fn digits(hash: u64) -> String {
+    format!("{hash:016x}")
+}
+
+fn seconds(time: Option<Duration>) -> Value {
+    time.map_or(Value::Null, |time| time.as_secs_f64().into())
+}
+
+/// Bytes per second.
+fn rate(bytes: u64, time: Option<Duration>) -> Value {
+    let seconds = time.unwrap_or_default().as_secs_f64();
+    if seconds > 0.0 {
+        (bytes as f64 / seconds).into()
+    } else {
+        Value::Null
+    }
+}
+
+/// An image is valid, and the machine is about to switch off.
+pub(super) fn frozen(host: &KernelHost, report: &Report) {
+    let written = &report.written;
+    let (marks, now) = (&host.state().marks, host.now());
+    let write = marks.between(Step::WriteChunks, Step::WriteTable);
+    let hash = host.main_loop.jobs().hash_wanted.get();
+    let hash = hash.then(|| digits(host.memory_hash().hash));
+    let line = format!(
+        "image {} on {}: {} MiB of memory in {} MiB",
+        report.generation.0,
+        report.image,
+        (written.pages * PAGE as u64) >> 20,
+        written.bytes >> 20,
+    );
+    let whole = marks.first(Step::Check).map(|start| now.since(start));
+    let fields = json!({
+        "disk": host.job_name(report.image),
+        "generation": report.generation.0,
+        "pages": written.pages,
+        "zero_pages": written.zero,
+        "free_pages": written.free,
+        "bytes": written.bytes,
+        "write_seconds": seconds(write),
+        "write_bytes_per_second": rate(written.bytes, write),
+        "gap_seconds": seconds(marks.between(Step::Flush, Step::WriteChunks)),
+        "seconds": seconds(whole),
+        "memory_hash": hash,
+    });
+    tell("frozen", &line, fields);
+}
+
+/// Jobs of an image go on.
+pub(super) fn restored(host: &KernelHost, restored: &Restored) {
+    let marks = &host.state().marks;
+    let load = marks.between(Step::Load, Step::Adopt);
+    let ready = host.now().since(Instant::default());
+    let hash = host.state().adopted_hash.get().map(digits);
+    let line = format!(
+        "image {} from {}: {} MiB read; its jobs go on, those of the command line do not run",
+        restored.generation.0,
+        restored.image,
+        restored.loaded.bytes >> 20,
+    );
+    let disks: Map<String, Value> = restored
+        .disks
+        .iter()
+        .map(|disk| {
+            (
+                format!("{}", disk.saved),
+                format!("{}", disk.present).into(),
+            )
+        })
+        .collect();
+    let fields = json!({
+        "disk": host.job_name(restored.image),
+        "generation": restored.generation.0,
+        "attempts": restored.attempts,
+        "pages": restored.loaded.pages,
+        "bytes": restored.loaded.bytes,
+        "load_seconds": seconds(load),
+        "load_bytes_per_second": rate(restored.loaded.bytes, load),
+        "up": ready.as_secs_f64(),
+        "disks": disks,
+        "memory_hash": hash,
+    });
+    let consumed = json!({ "generation": restored.generation.0 });
+    tell("consumed", "the image is used up", consumed);
+    tell("restored", &line, fields);
+    for trouble in &restored.left {
+        log::warn!("after the restore: {trouble}");
+    }
+}
+
+/// Something has to be decided before jobs may write.
+pub(super) fn refused(host: &KernelHost, trouble: &Trouble) {
+    let (what, hint) = (format!("{}", trouble.fault), trouble.fault.hint());
+    let line = format!(
+        "{what}; {hint}. Nothing was changed, and no disk can be written: \
+         reboot to try again, or `cold` to go on without the image"
+    );
+    let disk = trouble.disk.map(|disk| host.job_name(disk));
+    let fields = json!({
+        "why": trouble.fault.word(),
+        "what": what,
+        "hint": hint,
+        "step": trouble.step.name(),
+        "disk": disk,
+    });
+    tell("refused", &line, fields);
+}
+
+/// An image was given up.
+pub(super) fn abandoned(host: &KernelHost, disk: DiskId, generation: Generation) {
+    let line = format!("image {} on {disk} is given up", generation.0);
+    let fields = json!({ "disk": host.job_name(disk), "generation": generation.0 });
+    tell("abandoned", &line, fields);
+}

@@ -1,0 +1,104 @@
+//! Memory outside job memory that the image code works with.
+
+use alloc::vec::Vec;
+use core::cell::RefCell;
+
+use firn_block::DiskId;
+use firn_block::shm::Region;
+use firn_image::{CHUNK, Store};
+use firn_power::Fault;
+
+use super::device::KernelDevice;
+use crate::mm::{self, PAGE};
+
+/// Chunks of working memory for an image, if there is enough; else fewer.
+const MOST_CHUNKS: usize = 8;
+const LOOK: usize = Store::<KernelDevice>::LOOK_SCRATCH;
+const CHUNK_PAGES: usize = CHUNK / PAGE as usize;
+
+/// Memory that is lent, or kept for the next time.
+struct Piece {
+    /// The disk that has it, or whose backend may still have it mapped.
+    disk: Option<DiskId>,
+    lent: bool,
+    region: Region,
+}
+
+/// What the image code has of boot memory, and may have again: a backend that
+/// keeps grants mapped never gives memory back before it is disconnected.
+#[derive(Default)]
+pub(super) struct Scratch(RefCell<Vec<Piece>>);
+
+impl Scratch {
+    /// Takes the memory for an image from the frames, unless it is there.
+    pub(super) fn reserve(&self) -> Result<(), Fault> {
+        let mut pieces = self.0.borrow_mut();
+        if pieces.iter().any(|p| p.region.page_count() > LOOK) {
+            return Ok(());
+        }
+        let sizes = (1..=MOST_CHUNKS).rev();
+        let region = sizes
+            .map(|chunks| mm::allocate_shared(LOOK + chunks * CHUNK_PAGES))
+            .find_map(Result::ok);
+        pieces.push(Piece {
+            disk: None,
+            lent: false,
+            region: region.ok_or(Fault::NoMemory)?,
+        });
+        Ok(())
+    }
+
+    /// Lends memory to work with a whole image on `disk`.
+    pub(super) fn for_image(&self, disk: DiskId) -> Result<Region, Fault> {
+        self.reserve()?;
+        self.lend(disk, |pages| pages > LOOK).ok_or(Fault::NoMemory)
+    }
+
+    /// Lends memory to look at `disk`.
+    pub(super) fn for_look(&self, disk: DiskId) -> Result<Region, Fault> {
+        if let Some(region) = self.lend(disk, |pages| pages == LOOK) {
+            return Ok(region);
+        }
+        let region = mm::allocate_shared(LOOK).map_err(|_| Fault::NoMemory)?;
+        self.0.borrow_mut().push(Piece {
+            disk: Some(disk),
+            lent: true,
+            region: region.alias(),
+        });
+        Ok(region)
+    }
+
+    fn lend(&self, disk: DiskId, fits: impl Fn(usize) -> bool) -> Option<Region> {
+        let mut pieces = self.0.borrow_mut();
+        let piece = pieces.iter_mut().find(|piece| {
+            !piece.lent
+                && piece.disk.is_none_or(|owner| owner == disk)
+                && fits(piece.region.page_count())
+        })?;
+        piece.disk = Some(disk);
+        piece.lent = true;
+        Some(piece.region.alias())
+    }
+
+    /// Takes back what was lent for work on `disk`; not `free` if its backend
+    /// may still use it.
+    pub(super) fn give_back(&self, disk: DiskId, free: bool) {
+        for piece in self.0.borrow_mut().iter_mut() {
+            if piece.lent && piece.disk == Some(disk) {
+                piece.lent = false;
+                if free {
+                    piece.disk = None;
+                }
+            }
+        }
+    }
+
+    /// The disk was disconnected: its backend has nothing any more.
+    pub(super) fn disconnected(&self, disk: DiskId) {
+        for piece in self.0.borrow_mut().iter_mut() {
+            if !piece.lent && piece.disk == Some(disk) {
+                piece.disk = None;
+            }
+        }
+    }
+}

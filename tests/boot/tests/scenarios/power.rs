@@ -1,0 +1,54 @@
+//! Freeze to a disk, power off, and a fresh boot that goes on.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use firn_boot_tests::{Live, Scene};
+use firn_lab::{Exit, GuestDisk, Host};
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// Waits for an event of the kernel's.
+fn event(live: &Live, name: &str) -> Result<Value> {
+    let line = live
+        .guest
+        .wait_for(&format!("\"event\":\"{name}\""), SOON)?;
+    let (_, json) = line.split_once("firn-event ").context("no event")?;
+    Ok(serde_json::from_str(json)?)
+}
+
+/// A job asks for a freeze in one boot and hears of its end in the next; the
+/// memory is the same, and holds nothing of the boot that made it.
+#[test]
+fn a_job_goes_on_in_another_boot() -> Result<()> {
+    let scene = Scene::new(Host::Xen)?;
+    let (data, image) = (scene.bench.disk(512)?, scene.bench.disk(512)?);
+    let disks = [
+        GuestDisk::new(data.name(), "xvda"),
+        GuestDisk::new(image.name(), "xvdb"),
+    ];
+    let first = scene.boot("", &disks)?;
+    first.verify("verify disk=xvda size=8M seed=5", data.file())?;
+    first.begin("freeze image=xvdb --audit")?;
+    let frozen = event(&first, "frozen")?;
+    let exit = first.guest.wait_exit(SOON)?;
+    ensure!(exit == Exit::PowerOff, "it ended with {exit:?}");
+
+    let second = scene.start("", "crash", &disks)?;
+    let restored = event(&second, "restored")?;
+    ensure!(frozen["memory_hash"].is_string(), "{frozen}");
+    for field in ["memory_hash", "generation", "disk"] {
+        ensure!(frozen[field] == restored[field], "{frozen} {restored}");
+    }
+    let result = second.result(SOON)?.into_ok()?;
+    ensure!(result.fields["restored"] == true, "{}", result.fields);
+    second.done("verify disk=xvda size=8M seed=5 write=no")?;
+    second.verify("verify disk=xvda at=8M size=8M seed=6", data.file())?;
+    second.done("freeze image=xvdb --check")?;
+    second.off()?;
+
+    // The image is used up: the third boot is an ordinary one.
+    scene.boot("", &disks)?.off()?;
+    scene.finish()
+}
