@@ -2,6 +2,7 @@
 
 use alloc::rc::Rc;
 use core::cell::RefCell;
+use core::time::Duration;
 
 use firn_power::{Boot, BootOptions, Limits};
 
@@ -63,10 +64,12 @@ fn conclude(host: KernelHost, boot: &Boot) -> Begin {
     }
 }
 
-/// The limits for waits of freeze and restore.
-pub(crate) fn limits(drain: core::time::Duration) -> Limits {
+/// The limits for waits of freeze and restore: `drain` for requests in flight,
+/// `backend` for one step of a backend's, of which a connection has two.
+pub(crate) fn limits(drain: Duration, backend: Duration) -> Limits {
     Limits {
         drain,
+        step: 2 * backend,
         ..Limits::default()
     }
 }
