@@ -194,8 +194,11 @@ impl KernelHost {
     /// Gives up every image, and lets jobs write.
     pub(crate) async fn go_cold(self) -> PowerAnswer {
         let _working = self.begin()?;
-        let gone = firn_power::cold(&self, self.state().limits.get()).await;
+        let state = self.state();
+        let undecided = state.undecided.borrow().clone();
+        let gone = firn_power::cold(&self, state.limits.get(), &undecided).await;
         let gone = gone.map_err(|trouble| self.refusal(&trouble))?;
+        state.undecided.borrow_mut().clear();
         self.main_loop.bus.keep_shut(false);
         for (disk, generation) in &gone {
             events::abandoned(&self, *disk, *generation);

@@ -55,9 +55,11 @@ fn conclude(host: KernelHost, boot: &Boot) -> Begin {
             host.answer_restored(restored);
             Begin::Restored
         }
-        Boot::Refused(trouble) => {
-            events::refused(&host, trouble);
-            host.state().inhabited.set(true);
+        Boot::Refused(refused) => {
+            events::refused(&host, &refused.trouble);
+            let state = host.state();
+            state.undecided.borrow_mut().clone_from(&refused.undecided);
+            state.inhabited.set(true);
             host.main_loop.unpark();
             Begin::Refused
         }

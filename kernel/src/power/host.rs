@@ -40,6 +40,8 @@ pub(crate) struct PowerState {
     pub(super) limits: Cell<Limits>,
     /// The key of sealed images.
     pub(super) key: RefCell<Option<Key>>,
+    /// Disks that a refused boot could not decide about.
+    pub(super) undecided: RefCell<Vec<DiskId>>,
     /// A sequence is at work: there is one at a time.
     working: Cell<bool>,
     pub(super) marks: Marks,
