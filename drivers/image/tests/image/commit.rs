@@ -9,7 +9,7 @@ use firn_image::{Generation, How, Slot, State, Verdict, WhyNot};
 
 /// A disk with a consumed image of generation 1 on it.
 fn consumed(retired: bool) -> Host {
-    let host = frozen(&Memory::random(700, 7).0, How::default());
+    let host = frozen(&Memory::random(300, 7).0, How::default());
     let mut session = Session::new(&host, 1);
     let (area, slots) = run(session.look()).expect("readable");
     let table = run(session.store.read_table(area, &slots, None)).expect("whole");
@@ -41,7 +41,7 @@ fn nothing_overlaps_a_flush_and_the_header_comes_between_two() {
 
 #[test]
 fn after_a_power_cut_at_any_request_there_is_a_whole_image_or_none() {
-    let memory = Memory::random(700, 11);
+    let memory = Memory::random(290, 11);
     for retired in [false, true] {
         let start = consumed(retired).data();
         let whole = Host::with(start.clone(), 1);
@@ -58,7 +58,7 @@ fn after_a_power_cut_at_any_request_there_is_a_whole_image_or_none() {
                     Verdict::Ended(header, _) => assert_eq!(header.generation, Generation(1)),
                     Verdict::Valid(header, _) => {
                         assert_eq!(header.generation, Generation(2));
-                        let into = Memory::new(700);
+                        let into = Memory::new(290);
                         run(session.load(&into.0, None)).expect("a whole image");
                         assert!(into.bytes() == memory.bytes());
                     }

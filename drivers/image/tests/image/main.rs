@@ -1,6 +1,7 @@
 //! Images on a disk in memory: friendly, full, failing, stuck, or cut off from
 //! power at any request.
 
+mod by_the_book;
 mod commit;
 mod damage;
 mod disk;
