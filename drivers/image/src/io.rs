@@ -12,7 +12,7 @@ use firn_block::shm::Region;
 use firn_block::{
     Buffer, Completion, IoError, Op, Queue, Request, SECTOR, Token, Unregistered, Why,
 };
-use firn_task::Instant;
+use firn_task::{Instant, yield_now};
 
 /// Completions taken per poll.
 const BUDGET: usize = 64;
@@ -206,21 +206,31 @@ impl<D: Device> Io<D> {
         Ok(self.device.with_queue(|queue| queue.kick())?)
     }
 
-    /// Polls once and lets the host run; an error when nothing came for too
-    /// long.
+    /// Waits for something to come back; an error when nothing came for too
+    /// long. The machine may rest meanwhile.
     pub(crate) async fn turn(&mut self, what: &'static str) -> Result<(), Error> {
-        if self.poll()? == 0 {
-            let waited = self.device.now().since(self.progress);
-            if waited >= self.limits.stall {
-                let in_flight = self.in_flight();
-                return Err(Error::Stalled {
-                    what,
-                    in_flight,
-                    waited,
-                });
-            }
+        if self.poll()? > 0 {
+            yield_now().await;
+            return Ok(());
+        }
+        let waited = self.device.now().since(self.progress);
+        if waited >= self.limits.stall {
+            let in_flight = self.in_flight();
+            return Err(Error::Stalled {
+                what,
+                in_flight,
+                waited,
+            });
         }
         self.device.breathe().await;
+        Ok(())
+    }
+
+    /// Takes what came back while there is more to do: others run once, but
+    /// nobody rests.
+    pub(crate) async fn glance(&mut self) -> Result<(), Error> {
+        self.poll()?;
+        yield_now().await;
         Ok(())
     }
 

@@ -67,7 +67,9 @@ pub trait Device {
     fn now(&self) -> Instant;
 
     /// Lets the host run and everyone else who must, then comes back to poll.
-    /// It must not wait for an event of the queue: none is asked for.
+    /// Called when there is nothing to do but to wait for the disk: it may rest
+    /// until the disk's event, which it then asks for itself, but not for long,
+    /// as the caller keeps deadlines.
     fn breathe(&self) -> impl Future<Output = ()>;
 }
 

@@ -181,8 +181,7 @@ impl<D: Device> Store<D> {
         written.pages += entry.page_count() as u64;
         written.bytes += entry.padded();
         written.compressed += u32::from(entry.coding == LZ4);
-        // Nobody else starves while there is room for more.
-        self.io.turn(WHAT).await
+        self.io.glance().await
     }
 
     async fn send_staged(
