@@ -88,6 +88,7 @@ fn run_on_xen(
         Begin::Refused => Some(""),
         Begin::Restored => None,
     };
+    power::follow_toolstack(main_loop);
     if let Some(jobs) = jobs {
         main_loop.spawn_job(|| shell::run(KernelMachine, String::from(jobs)));
     }

@@ -27,8 +27,14 @@ pub fn start(source: &'static dyn Source, zero: u64) {
     });
 }
 
-/// The source counts from another point now, as after a move to another host:
-/// the clock goes on from its latest reading.
+/// Stops the clock until [`rebase`]: the machine is about to be away.
+pub fn pause() {
+    now_ns();
+    CLOCK.pause();
+}
+
+/// The source may count from another point now, as after a move to another
+/// host: the clock goes on from its latest reading.
 pub fn rebase() {
     if let Some(source) = SOURCE.get() {
         CLOCK.rebase(source.now_ns());

@@ -1,11 +1,12 @@
 //! A clock that never goes back, whatever its source does.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Nanoseconds since a starting point, at least the largest value ever given.
 pub struct Monotonic {
     start: AtomicU64,
     latest: AtomicU64,
+    paused: AtomicBool,
 }
 
 impl Monotonic {
@@ -14,6 +15,7 @@ impl Monotonic {
         Self {
             start: AtomicU64::new(0),
             latest: AtomicU64::new(0),
+            paused: AtomicBool::new(false),
         }
     }
 
@@ -22,15 +24,24 @@ impl Monotonic {
         self.start.store(now, Ordering::Relaxed);
     }
 
-    /// The source was exchanged, and the new one says `now`: the clock goes on
-    /// from where it stood.
+    /// Stops the clock until [`Monotonic::rebase`].
+    pub fn pause(&self) {
+        self.paused.store(true, Ordering::Relaxed);
+    }
+
+    /// The source was exchanged, or the clock was stopped, and the source says
+    /// `now`: the clock goes on from where it stood.
     pub fn rebase(&self, now: u64) {
+        self.paused.store(false, Ordering::Relaxed);
         self.start
             .store(now.wrapping_sub(self.latest()), Ordering::Relaxed);
     }
 
     /// The clock's value when its source says `now`.
     pub fn advance_to(&self, now: u64) -> u64 {
+        if self.paused.load(Ordering::Relaxed) {
+            return self.latest();
+        }
         // The zero may lie before the source's own, as a negative number. What
         // seems later than the end of time is a source that jumped back.
         let elapsed = now.wrapping_sub(self.start.load(Ordering::Relaxed));
@@ -75,6 +86,16 @@ mod tests {
         assert_eq!(clock.advance_to(1500), 500);
         assert_eq!(clock.latest(), 500);
         assert_eq!(clock.source_time(500), 1500);
+    }
+
+    #[test]
+    fn stands_still_while_it_is_paused() {
+        let clock = Monotonic::new();
+        clock.advance_to(10);
+        clock.pause();
+        assert_eq!(clock.advance_to(500), 10);
+        clock.rebase(1000);
+        assert_eq!(clock.advance_to(1003), 13);
     }
 
     proptest! {

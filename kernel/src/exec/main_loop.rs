@@ -23,7 +23,7 @@ use super::machine::Input;
 use super::{Alarm, Names, Rest};
 use crate::arch::{FirstCpu, idle};
 use crate::clock;
-use crate::host::xen::XenHal;
+use crate::host::xen::{self, XenHal};
 use crate::mm::{self, Memory};
 use crate::power::PowerState;
 
@@ -64,7 +64,7 @@ pub struct MainLoop {
     resting: Cell<Option<Instant>>,
     halted: Cell<Duration>,
     /// The event channel of the hypervisor's timer.
-    timer: Port,
+    timer: Cell<Port>,
 }
 
 impl MainLoop {
@@ -79,11 +79,7 @@ impl MainLoop {
         console: Option<Rc<Console<XenHal>>>,
         config: VbdConfig,
     ) -> Result<&'static Self, EventError> {
-        // Xen ticks every new vCPU; where it does not, stopping fails, and
-        // nothing is lost.
-        let _ = xen.hal.hypercall(Hypercall::StopPeriodicTimer(FIRST_VCPU));
-        let timer = xen.events.bind_virq(&xen.hal, VIRQ_TIMER)?;
-        xen.events.unmask(timer);
+        let timer = Cell::new(bind_timer(xen)?);
         let drivers = Rc::new(Executor::new());
         let bus = Bus::new(xen, store, &drivers, config);
         let follow = bus.clone().run();
@@ -111,6 +107,19 @@ impl MainLoop {
             })
         };
         Ok(MAIN_LOOP.call_once(main_loop))
+    }
+
+    /// Takes up the main loop's own part on a new host.
+    pub(crate) fn meet_new_host(&self) -> Result<(), &'static str> {
+        let timer = bind_timer(&self.xen).map_err(|_| "Xen gives no timer")?;
+        self.timer.set(timer);
+        self.alarm.fired();
+        xen::set_upcall(&self.xen).map_err(|_| "Xen refuses the upcall vector")
+    }
+
+    /// The console, if there is one.
+    pub(crate) fn console(&self) -> Option<&Console<XenHal>> {
+        self.input.console()
     }
 
     /// Adds a task of an application; `make` runs in job memory.
@@ -191,7 +200,7 @@ impl MainLoop {
             let halted = self.halted.get() + now.since(since);
             self.halted.set(halted);
         }
-        if self.xen.events.take(self.timer) {
+        if self.xen.events.take(self.timer.get()) {
             self.alarm.fired();
         }
         self.input.look(&self.xen);
@@ -320,4 +329,14 @@ impl MainLoop {
             .hypercall(Hypercall::SetTimer(FIRST_VCPU, &timer))
             .map(|_| ())
     }
+}
+
+/// Binds the timer of the first vCPU.
+fn bind_timer(xen: &Xen<XenHal>) -> Result<Port, EventError> {
+    // Xen ticks every new vCPU; where it does not, stopping fails, and nothing
+    // is lost.
+    let _ = xen.hal.hypercall(Hypercall::StopPeriodicTimer(FIRST_VCPU));
+    let timer = xen.events.bind_virq(&xen.hal, VIRQ_TIMER)?;
+    xen.events.unmask(timer);
+    Ok(timer)
 }

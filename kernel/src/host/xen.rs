@@ -169,13 +169,14 @@ pub fn connect(entry_tsc: u64) -> Result<Rc<Xen<XenHal>>, ConnectError> {
     });
     let sample = clock.sample().map_err(|Torn| ConnectError::Clock)?;
     clock::start(clock, sample.ns_at(entry_tsc));
-    xen.hal
-        .set_hvm_param(
-            hvm::PARAM_CALLBACK_IRQ,
-            hvm::CALLBACK_TYPE_VECTOR | UPCALL_VECTOR,
-        )
-        .map_err(ConnectError::Upcall)?;
+    set_upcall(&xen).map_err(ConnectError::Upcall)?;
     Ok(xen)
+}
+
+/// Tells Xen the vector of event upcalls.
+pub(crate) fn set_upcall(xen: &Xen<XenHal>) -> Result<(), Errno> {
+    let vector = hvm::CALLBACK_TYPE_VECTOR | UPCALL_VECTOR;
+    xen.hal.set_hvm_param(hvm::PARAM_CALLBACK_IRQ, vector)
 }
 
 /// The hypervisor could not be set up.

@@ -10,11 +10,10 @@ use firn_block::gate::Lifecycle;
 use firn_image::{Header, Reason, Store, Verdict};
 use firn_jobs::{Datum, FreezeAsk, FreezeLevel, FreezeThen, PowerAsk, PowerRefusal, PowerReport};
 use firn_power::{Fault, FreezeOptions, Frozen, Host, Level, Limits, Step, Then, Trouble};
-use firn_task::Time;
 
 use super::audit::{Audit, Owner, audit};
 use super::events;
-use super::host::{KernelHost, fault};
+use super::host::KernelHost;
 use crate::exec::{AskId, PowerAnswer};
 use crate::mm::{self, Memory};
 
@@ -348,16 +347,6 @@ impl KernelHost {
     /// What jobs call a disk of this boot.
     pub(super) fn job_name(self, disk: DiskId) -> String {
         self.main_loop.names.borrow().to_job(disk).to_string()
-    }
-
-    async fn suspend(self) -> PowerAnswer {
-        let _ = (self.now(), fault);
-        Err(PowerRefusal {
-            error: "not-supported",
-            what: "this machine cannot suspend yet".into(),
-            place: "kernel".into(),
-            hint: "nothing was changed".into(),
-        })
     }
 }
 

@@ -137,6 +137,12 @@ pub(super) fn refused(host: &KernelHost, trouble: &Trouble) {
     tell("refused", &line, fields);
 }
 
+/// The machine is on another host now.
+pub(super) fn resumed(times: u32) {
+    let line = format!("on a new host, for the {times}. time");
+    tell("resumed", &line, json!({ "resumes": times }));
+}
+
 /// An image was given up.
 pub(super) fn abandoned(host: &KernelHost, disk: DiskId, generation: Generation) {
     let line = format!("image {} on {disk} is given up", generation.0);

@@ -368,7 +368,7 @@ impl Host for KernelHost {
     }
 }
 
-pub(super) fn fault(error: StepError) -> Fault {
+fn fault(error: StepError) -> Fault {
     log::warn!("{error}");
     match error.why {
         WhyNot::Deadline { .. } => Fault::Timeout,

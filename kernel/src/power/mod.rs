@@ -16,6 +16,8 @@ mod host;
 mod marks;
 #[cfg(firn_bare)]
 mod scratch;
+#[cfg(firn_bare)]
+mod suspend;
 
 use spin::Once;
 
@@ -25,6 +27,8 @@ pub(crate) use boot::{Begin, begin, limits};
 pub use hash::memory_hash;
 #[cfg(firn_bare)]
 pub(crate) use host::{KernelHost, PowerState};
+#[cfg(firn_bare)]
+pub(crate) use suspend::follow_toolstack;
 
 /// Why the guest stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

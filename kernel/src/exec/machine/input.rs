@@ -33,6 +33,11 @@ impl Input {
         }
     }
 
+    /// Where it comes from.
+    pub(in crate::exec) fn console(&self) -> Option<&Console<XenHal>> {
+        self.console.as_deref()
+    }
+
     /// The next byte, or the context's waker is kept.
     pub(super) fn poll(&self, context: &Context<'_>) -> Poll<u8> {
         let mut state = self.state.borrow_mut();
