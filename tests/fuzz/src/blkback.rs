@@ -4,10 +4,13 @@
 use arbitrary::{Arbitrary, Unstructured};
 use firn_block::{Buffer, DiskId, Op, Queue, Request, TokenId};
 use firn_peers::{
-    BlkBack, BlkOffence, CallKind, Config, DiscardConfig, FakeMachine, Order, Publish, World,
+    BlkBack, BlkOffence, CallKind, Config, DiscardConfig, FakeMachine, NewDisk, Order, Publish,
+    World,
 };
+use firn_task::Instant;
 use firn_xen::Hal;
-use firn_xen::blkfront::{Vbd, VbdConfig};
+use firn_xen::blkfront::{StepError, Terms, Vbd, VbdConfig};
+use firn_xen::suspend::SuspendError;
 use firn_xen::wire::errno::Errno;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -68,6 +71,12 @@ enum Act {
     },
     ResetStore,
     Advance(u16),
+    Step(u8),
+    SuspendInVain,
+    Migrate {
+        setup: Setup,
+        carried_out: u8,
+    },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -194,6 +203,16 @@ struct Case {
     waiting: BTreeSet<(usize, TokenId)>,
     buffers: Vec<(usize, Buffer)>,
     made: usize,
+    /// On a host that cannot be lived on.
+    stranded: bool,
+}
+
+/// The steps of a freeze, in order.
+async fn freeze(vbd: &Vbd<FakeMachine>, until: Instant) -> Result<(), StepError> {
+    vbd.shut()?;
+    vbd.drain(until).await?;
+    vbd.flush(until).await?;
+    vbd.disconnect(until).await
 }
 
 impl Case {
@@ -212,6 +231,7 @@ impl Case {
             waiting: BTreeSet::new(),
             buffers: Vec::new(),
             made: 0,
+            stranded: false,
         };
         case.rest();
         case
@@ -351,7 +371,52 @@ impl Case {
                 }
             }
             Act::Advance(millis) => self.sleep(Duration::from_millis(millis.into())),
+            Act::Step(step) => self.step(step),
+            Act::SuspendInVain => {
+                let _ = self.world.suspend_in_vain();
+            }
+            Act::Migrate {
+                ref setup,
+                carried_out,
+            } => self.migrate(setup, carried_out),
             _ => self.act_on_host(act),
+        }
+    }
+
+    /// Starts a step of a freeze or of the way back; nobody waits for it.
+    fn step(&mut self, step: u8) {
+        let Some(device) = self.vbd() else { return };
+        let vbd = self.vbds[device].clone();
+        let until = self.world.machine.now() + Duration::from_secs(3);
+        let _ = match step % 16 {
+            0 => vbd.shut(),
+            1 => vbd.check_idle(),
+            2 => vbd.open(),
+            _ => Ok(()),
+        };
+        self.world.guest().executor.spawn(async move {
+            let _ = match step % 16 {
+                3 => vbd.drain(until).await,
+                4 => vbd.flush(until).await,
+                5 | 6 => vbd.disconnect(until).await,
+                7 => vbd.connect(Terms::Image, until).await,
+                8 => vbd.connect(Terms::Ordinary, until).await,
+                9 | 10 => vbd.thaw(until).await,
+                11..16 => freeze(&vbd, until).await,
+                _ => Ok(()),
+            };
+        });
+    }
+
+    /// Moves the guest to a new host, unless it will not or cannot.
+    fn migrate(&mut self, setup: &Setup, carried_out: u8) {
+        let disk = self.back.disk();
+        let config = setup.config();
+        let disks = vec![NewDisk { config, disk }];
+        match self.world.migrate(disks, carried_out.into()) {
+            Ok(_) => self.back = self.world.backends[0].clone(),
+            Err(SuspendError::Disk(_) | SuspendError::Refused(_)) => {}
+            Err(_) => self.stranded = true,
         }
     }
 
@@ -426,6 +491,9 @@ pub fn run(data: &[u8]) {
             break;
         };
         case.act(&act);
+        if case.stranded {
+            return;
+        }
         if input.is_empty() {
             break;
         }

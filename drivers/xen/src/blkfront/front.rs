@@ -224,10 +224,10 @@ impl<H: Hal> Front<H> {
     /// whatever was accepted before.
     pub(super) fn step(&mut self, to: Lifecycle) -> Result<(), WrongStep> {
         self.gate.step(to)?;
-        if self.gate.is_open() {
-            self.fill();
-            self.kick();
-        }
+        // Where the ring is used: what was queued, or submitted and not shown
+        // to the host yet.
+        self.fill();
+        self.kick();
         Ok(())
     }
 
@@ -372,6 +372,9 @@ impl<H: Hal> Queue for Front<H> {
     }
 
     fn kick(&mut self) {
+        if !self.gate.state().uses_ring() {
+            return;
+        }
         let Some(link) = &mut self.link else { return };
         if !link.ring.publish() {
             return;

@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use firn_block::gate::Lifecycle;
-use firn_block::{Op, Request, Token, Why};
+use firn_block::{Op, Queue, Request, Token, Why};
 use firn_peers::{Config, Order, SECTORS, World, live, pattern};
 use firn_xen::blkfront::{Busy, DiskStep, VbdConfig, WhyNot};
 
@@ -219,4 +219,20 @@ fn a_disk_that_comes_while_gates_are_kept_shut_stays_shut_until_it_is_opened() {
     assert_eq!(why, Why::NotLive(Lifecycle::Freezing));
     assert_eq!(world.vbd(0).open(), Ok(()));
     assert_works(&mut world, 0);
+}
+
+#[test]
+fn what_was_submitted_and_never_shown_to_the_host_completes_too() {
+    let mut world = live(Config::default());
+    let buffer = world.buffer(0, 4);
+    buffer.region().copy_in(0, &pattern(1, 4 * 4096));
+    let request = Request::data(Op::Write, 32, buffer, 4 * 4096);
+    let vbd = world.vbd(0);
+    // And no kick: the job was stopped in between.
+    let token = vbd.front.borrow_mut().submit(request).expect("room");
+    let (frozen, done) = freeze_now(&mut world, 0);
+    assert_eq!(frozen, Ok(()));
+    settle(&world, 0, vec![token], done);
+    let content = world.backends[0].disk().content(32, 32);
+    assert_eq!(content, pattern(1, 4 * 4096));
 }
