@@ -164,20 +164,23 @@ pub async fn freeze<H: Host>(host: &H, options: &FreezeOptions) -> Result<Frozen
     }
     let mut left = Vec::new();
     let undone = done.undo(&run, &mut left).await;
+    let standing = standing(&undone, &left);
     match (result, undone) {
         (Ok(report), Ok(())) if left.is_empty() => Ok(Frozen::Thawed(report)),
-        (Ok(_), undone) => {
+        (Ok(_), _) => {
             let first = left.remove(0);
-            Err(failure(first, standing(&undone), left))
+            Err(failure(first, standing, left))
         }
-        (Err(trouble), undone) => Err(failure(trouble, standing(&undone), left)),
+        (Err(trouble), _) => Err(failure(trouble, standing, left)),
     }
 }
 
-fn standing<T, E>(undone: &Result<T, E>) -> Standing {
+/// Jobs that do not run again stand still, whatever their disks do.
+fn standing<T, E>(undone: &Result<T, E>, left: &[Trouble]) -> Standing {
+    let parked = left.iter().any(|trouble| trouble.step == Step::Unpark);
     match undone {
-        Ok(_) => Standing::Live,
-        Err(_) => Standing::Stopped,
+        Ok(_) if !parked => Standing::Live,
+        _ => Standing::Stopped,
     }
 }
 

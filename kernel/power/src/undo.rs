@@ -57,6 +57,9 @@ impl<H: Host> Done<H> {
                     Ok(()) => Ok(()),
                     Err(trouble) => {
                         left.push(trouble);
+                        if let Some(store) = self.store.take() {
+                            run.close(disk, store);
+                        }
                         return Err(StayStopped);
                     }
                 },

@@ -15,7 +15,7 @@ use firn_task::{Executor, Instant, Timers};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
@@ -83,6 +83,8 @@ pub struct Boot {
     pub injected: Cell<Option<Injected>>,
     /// The step that is being taken.
     pub step: Cell<Option<Step>>,
+    /// Every step that was taken.
+    pub steps: RefCell<BTreeSet<Step>>,
     /// Random choices of this boot.
     pub rng: RefCell<SmallRng>,
     clock: Rc<Cell<u64>>,
@@ -111,6 +113,7 @@ impl Boot {
             lent: Cell::new(false),
             injected: Cell::new(None),
             step: Cell::new(None),
+            steps: RefCell::default(),
             rng: RefCell::new(SmallRng::seed_from_u64(seed)),
             clock: hardware.clock.clone(),
             jobs: Cell::new(fresh_jobs(&hardware.arena)),
@@ -294,7 +297,7 @@ impl Boot {
         self.injected.set(None);
         for disk in self.disks.borrow_mut().values_mut() {
             if disk.mood != Some(Kind::Gone) {
-                disk.mood = None;
+                disk.recover();
             }
         }
     }

@@ -277,6 +277,7 @@ impl Boot {
 
     /// Tells everybody which step comes, and sets the moods of disks.
     fn take_step(&self, step: Step, disk: Option<DiskId>) {
+        self.steps.borrow_mut().insert(step);
         self.witness.borrow_mut().step(step, disk, || self.hash());
         let before = self.step.replace(Some(step));
         if before != Some(step)
@@ -291,10 +292,13 @@ impl Boot {
             // Who does not answer stays so until he is connected anew, who has
             // gone until the next boot; other moods pass with their step.
             if !matches!(one.mood, Some(Kind::Timeout | Kind::Gone)) {
-                one.mood = None;
+                one.recover();
             }
             if Some(one.info.id) == disk && trouble.is_some() {
                 one.mood = trouble;
+                if trouble == Some(Kind::NoSpace) && matches!(step, Step::Check | Step::Plan) {
+                    one.become_small();
+                }
                 if trouble == Some(Kind::Gone) {
                     one.pull();
                 }

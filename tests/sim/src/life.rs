@@ -4,12 +4,15 @@
 use crate::boot::{Boot, Cut, Hardware, SCRATCH};
 use crate::host::SimHost;
 use crate::memory::Arena;
-use crate::script::{Cycle, Script};
+use crate::script::{Ask, Cycle, Script};
 use crate::witness::{Tally, Witness, Wrong};
 use crate::writer;
 use firn_block::DiskId;
+use firn_image::Generation;
 use firn_peers::{Disk, memory};
-use firn_power::{Boot as Booted, BootOptions, FreezeOptions, Frozen, Standing, Then};
+use firn_power::{
+    Boot as Booted, BootOptions, Failure, FreezeOptions, Frozen, Standing, Then, Trouble,
+};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use std::cell::{Cell, RefCell};
@@ -57,7 +60,8 @@ pub fn play(script: &Script, tracing: bool) -> Outcome {
 
 /// A machine that outlives its boots.
 pub struct Life {
-    hardware: Hardware,
+    /// What outlives its boots.
+    pub hardware: Hardware,
 }
 
 impl Life {
@@ -100,9 +104,9 @@ impl Life {
     }
 
     /// The first boot of all: there is no image.
-    fn switch_on(&self, seed: u64) -> Option<Rc<Boot>> {
+    pub fn switch_on(&self, seed: u64) -> Option<Rc<Boot>> {
         let boot = Boot::start(&self.hardware, seed);
-        match self.boot(&boot) {
+        match self.boot(&boot, BootOptions::default()) {
             Ok(Booted::Cold(_)) => {
                 boot.start_writer(DATA);
                 Some(boot)
@@ -142,23 +146,7 @@ impl Life {
         boot.run_for(cycle.run)?;
         boot.injected.set(cycle.fault);
         self.tally(|tally| tally.freezes += 1);
-        let options = FreezeOptions {
-            image: Some(IMAGE),
-            level: cycle.ask.level,
-            then: if cycle.ask.thaw {
-                Then::Thaw
-            } else {
-                Then::PowerOff
-            },
-            compress: cycle.ask.compress,
-            ..FreezeOptions::default()
-        };
-        let host = SimHost(boot.clone());
-        let start = boot.now();
-        let ended = boot.run(async move { firn_power::freeze(&host, &options).await })?;
-        self.note(|| format!("  {ended:?}"));
-        self.bounded("a freeze", boot.now().since(start));
-        boot.mend();
+        let ended = self.freeze(boot, cycle.ask)?;
         let standing = match ended {
             Ok(Frozen::Off(_)) => {
                 self.hardware.witness.borrow_mut().off();
@@ -186,6 +174,30 @@ impl Life {
         Ok(boot.is_live(DATA) && boot.is_live(IMAGE) && !boot.parked.get())
     }
 
+    /// Freezes, whatever goes wrong.
+    ///
+    /// # Errors
+    /// [`Cut`] when the power failed.
+    pub fn freeze(&self, boot: &Rc<Boot>, ask: Ask) -> Result<Result<Frozen, Failure>, Cut> {
+        let options = FreezeOptions {
+            image: Some(IMAGE),
+            level: ask.level,
+            then: match ask.thaw {
+                true => Then::Thaw,
+                false => Then::PowerOff,
+            },
+            compress: ask.compress,
+            ..FreezeOptions::default()
+        };
+        let host = SimHost(boot.clone());
+        let start = boot.now();
+        let ended = boot.run(async move { firn_power::freeze(&host, &options).await })?;
+        self.note(|| format!("  {ended:?}"));
+        self.bounded("a freeze", boot.now().since(start));
+        boot.mend();
+        Ok(ended)
+    }
+
     fn bounded(&self, what: &str, took: Duration) {
         if took > BOUND {
             self.offend("P5", format!("{what} took {took:?}"));
@@ -193,7 +205,7 @@ impl Life {
     }
 
     /// The machine is off. Of what was not flushed, anything may be lost.
-    fn power_cut(&self, seed: u64) {
+    pub fn power_cut(&self, seed: u64) {
         let mut rng = SmallRng::seed_from_u64(seed ^ 0x6375_7421);
         for (_, disk) in &self.hardware.disks {
             // All lost, all there, or anything in between.
@@ -219,12 +231,8 @@ impl Life {
             let boot = Boot::start(&self.hardware, seed);
             boot.set_fuse(cycle.boot_cut.filter(|_| first));
             boot.injected.set(cycle.boot_fault.filter(|_| first));
-            let start = boot.now();
             let faulty = boot.injected.get().is_some();
-            let ended = self.boot(&boot);
-            self.note(|| format!("  {ended:?}"));
-            self.bounded("a boot", boot.now().since(start));
-            boot.mend();
+            let ended = self.boot(&boot, BootOptions::default());
             let runs = match ended {
                 Ok(ended) => self.after_boot(&boot, ended, faulty, cycle),
                 Err(Cut) => {
@@ -246,9 +254,18 @@ impl Life {
         None
     }
 
-    fn boot(&self, boot: &Rc<Boot>) -> Result<Booted, Cut> {
+    /// What a boot begins with, whatever goes wrong.
+    ///
+    /// # Errors
+    /// [`Cut`] when the power failed.
+    pub fn boot(&self, boot: &Rc<Boot>, options: BootOptions) -> Result<Booted, Cut> {
         let host = SimHost(boot.clone());
-        boot.run(async move { firn_power::boot(&host, &BootOptions::default()).await })
+        let start = boot.now();
+        let ended = boot.run(async move { firn_power::boot(&host, &options).await });
+        self.note(|| format!("  {ended:?}"));
+        self.bounded("a boot", boot.now().since(start));
+        boot.mend();
+        ended
     }
 
     /// Whether the machine runs.
@@ -281,11 +298,7 @@ impl Life {
 
     /// Somebody says `cold`.
     fn go_cold(&self, boot: &Rc<Boot>, undecided: Vec<DiskId>) -> bool {
-        let host = SimHost(boot.clone());
-        let limits = BootOptions::default().limits;
-        let cold = async move { firn_power::cold(&host, limits, &undecided).await };
-        let ended = boot.run(cold);
-        self.note(|| format!("  cold: {ended:?}"));
+        let ended = self.cold(boot, undecided);
         let runs = matches!(ended, Ok(Ok(_)));
         if runs {
             self.tally(|tally| tally.cold += 1);
@@ -294,7 +307,27 @@ impl Life {
         runs && boot.is_live(DATA) && boot.is_live(IMAGE)
     }
 
-    fn finish(self) -> Outcome {
+    /// `cold`, whatever goes wrong.
+    ///
+    /// # Errors
+    /// [`Cut`] when the power failed.
+    pub fn cold(
+        &self,
+        boot: &Rc<Boot>,
+        undecided: Vec<DiskId>,
+    ) -> Result<Result<Vec<(DiskId, Generation)>, Trouble>, Cut> {
+        let host = SimHost(boot.clone());
+        let limits = BootOptions::default().limits;
+        let cold = async move { firn_power::cold(&host, limits, &undecided).await };
+        let ended = boot.run(cold);
+        self.note(|| format!("  cold: {ended:?}"));
+        boot.mend();
+        ended
+    }
+
+    /// How it went.
+    #[must_use]
+    pub fn finish(self) -> Outcome {
         let scratch = self.hardware.scratch.alias();
         memory::give_back(scratch);
         let witness = self.hardware.witness.borrow();

@@ -1,8 +1,9 @@
 //! `cargo run --release -p firn-sim`: the simulator's command line.
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use firn_sim::campaign::Campaign;
 use firn_sim::memory::SimAlloc;
+use firn_sim::table;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -23,10 +24,47 @@ struct Args {
     /// Lives at a time; as many as there are CPUs, if not given.
     #[arg(long)]
     threads: Option<usize>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Injects every fault at every step, and prints how the machine stands.
+    Faults,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    let good = match args.command {
+        Some(Command::Faults) => faults(),
+        None => campaign(&args),
+    };
+    match good {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+fn faults() -> bool {
+    let points = table::points();
+    let mut bad = 0;
+    println!("{:<8} {:<17} {:<15} stands", "phase", "step", "fault");
+    for point in &points {
+        let row = table::run(*point);
+        let (phase, fault) = (row.point.phase, row.point.fault);
+        let wrong = row.wrong.as_deref().unwrap_or("");
+        println!(
+            "{phase:<8} {:<17} {:<15} {:<17} {wrong}",
+            fault.step, fault.kind, row.stands
+        );
+        bad += usize::from(row.wrong.is_some());
+    }
+    println!("{} fault points, {bad} wrong", points.len());
+    bad == 0
+}
+
+fn campaign(args: &Args) -> bool {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let campaign = Campaign {
         cycles: args.cycles,
@@ -40,12 +78,12 @@ fn main() -> ExitCode {
         report.cycles, report.took, report.tally
     );
     let Some(failing) = report.failing else {
-        return ExitCode::SUCCESS;
+        return true;
     };
     println!("seed {}: {}", failing.seed, failing.wrong);
     for cycle in &failing.script.cycles {
         println!("  {cycle}");
     }
     println!("trace:\n{}", failing.trace.join("\n"));
-    ExitCode::FAILURE
+    false
 }

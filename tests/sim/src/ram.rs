@@ -126,11 +126,23 @@ impl RamDisk {
         self.state = Lifecycle::Closed;
     }
 
+    /// The disk has no room for anything.
+    pub const fn become_small(&mut self) {
+        self.info.capacity = 144;
+        self.mood = None;
+    }
+
+    /// Nothing is wrong with the disk any more.
+    pub fn recover(&mut self) {
+        self.info.capacity = self.disk.capacity();
+        self.mood = None;
+    }
+
     /// Connects anew.
     pub fn connect(&mut self, link: Link) {
         self.state = Lifecycle::Live;
         self.link = link;
-        self.mood = None;
+        self.recover();
     }
 
     fn end(&mut self, token: TokenId, request: Request, result: Result<(), IoError>) {

@@ -18,6 +18,15 @@ pub struct Ask {
     pub compress: bool,
 }
 
+impl Ask {
+    /// A freeze to its end.
+    pub const FULL: Self = Self {
+        level: Level::Full,
+        thaw: false,
+        compress: false,
+    };
+}
+
 /// One cycle: jobs run, a freeze, an end, a boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cycle {
@@ -65,11 +74,6 @@ impl Cycle {
 
     /// The same with less in it, each in one way.
     fn simpler(self) -> Vec<Self> {
-        let plain = Ask {
-            level: Level::Full,
-            thaw: false,
-            compress: false,
-        };
         let mut all = vec![
             Self { cut: None, ..self },
             Self {
@@ -88,7 +92,10 @@ impl Cycle {
                 cold: false,
                 ..self
             },
-            Self { ask: plain, ..self },
+            Self {
+                ask: Ask::FULL,
+                ..self
+            },
             Self { run: 0, ..self },
             Self {
                 run: self.run / 2,
