@@ -40,11 +40,29 @@ impl<H: Host> Run<'_, H> {
         found
     }
 
+    /// The same for a boot, which believes what it reads: that an image was
+    /// ended may so far stand in the disk's cache only, and must not be
+    /// forgotten once something else was written.
+    async fn look_for_good(&self, disk: DiskId) -> Result<Option<Place>, Trouble> {
+        let step = Step::Look;
+        let mut store = self.at_once(step, Some(disk), || self.open(disk))?;
+        let found = self.image(step, disk, async {
+            let found = look_at(disk, &mut store).await?;
+            if found.is_some_and(|place| matches!(place.slots.verdict(), Verdict::Ended(..))) {
+                store.flush().await?;
+            }
+            Ok::<_, firn_image::Error>(found)
+        });
+        let found = found.await;
+        self.close(disk, store);
+        found
+    }
+
     /// Reads the headers of all disks. Those that cannot be read come beside.
     pub(crate) async fn look_at_all(&self) -> (Vec<Place>, Vec<Trouble>) {
         let (mut places, mut unread) = (Vec::new(), Vec::new());
         for disk in self.host.disks().iter().filter(|disk| is_connected(disk)) {
-            match self.look(Step::Look, disk.id).await {
+            match self.look_for_good(disk.id).await {
                 Ok(place) => places.extend(place),
                 Err(trouble) => unread.push(trouble),
             }

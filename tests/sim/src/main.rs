@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use firn_sim::campaign::Campaign;
 use firn_sim::memory::SimAlloc;
+use firn_sim::model::{Bounds, Broken, Protocol};
 use firn_sim::table;
 use std::process::ExitCode;
 
@@ -32,12 +33,39 @@ struct Args {
 enum Command {
     /// Injects every fault at every step, and prints how the machine stands.
     Faults,
+    /// Visits every state of the protocol's model, and leaves out its rules one
+    /// at a time.
+    Model {
+        /// Power cuts.
+        #[arg(long, default_value_t = 3)]
+        cuts: u8,
+        /// I/O errors.
+        #[arg(long, default_value_t = 2)]
+        faults: u8,
+        /// Freezes.
+        #[arg(long, default_value_t = 2)]
+        freezes: u8,
+        /// Records written.
+        #[arg(long, default_value_t = 2)]
+        writes: u8,
+    },
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     let good = match args.command {
         Some(Command::Faults) => faults(),
+        Some(Command::Model {
+            cuts,
+            faults,
+            freezes,
+            writes,
+        }) => model(Bounds {
+            cuts,
+            faults,
+            freezes,
+            writes,
+        }),
         None => campaign(&args),
     };
     match good {
@@ -64,13 +92,39 @@ fn faults() -> bool {
     bad == 0
 }
 
+fn model(bounds: Bounds) -> bool {
+    let mut good = true;
+    for broken in Broken::ALL {
+        let found = Protocol { bounds, broken }.explore(cpus());
+        let name = format!("{broken:?}");
+        let (states, seconds) = (found.states, found.took.as_secs_f64());
+        let offence = match found.offences.first() {
+            Some((offence, trace)) => format!("{offence}: fails after {} actions", trace.len()),
+            None if found.complete => "every property holds in every state".to_owned(),
+            None => "not all states were visited".to_owned(),
+        };
+        println!("{name:<20} {states:>9} states {seconds:>7.1} s  {offence}");
+        let expected = broken == Broken::Nothing;
+        good &= expected == found.offences.is_empty();
+        if expected {
+            for (offence, trace) in &found.offences {
+                println!("  {offence}: {}", trace.join(", "));
+            }
+        }
+    }
+    good
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 fn campaign(args: &Args) -> bool {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let campaign = Campaign {
         cycles: args.cycles,
         seed: args.seed,
         lying: args.lying,
-        threads: args.threads.unwrap_or(cpus),
+        threads: args.threads.unwrap_or(cpus()),
     };
     let report = campaign.run(|_| {});
     println!(

@@ -93,7 +93,11 @@ impl RamDisk {
         let (token, request) = self.visible.remove(at)?;
         let (result, did) = match self.mood {
             Some(Kind::Gone) => (Err(IoError::Gone), Did::Nothing),
-            Some(Kind::Effect) => (failed(), self.carry_out(&request)),
+            // Only the first one is done: what follows it is not.
+            Some(Kind::Effect) => {
+                self.mood = Some(Kind::Error);
+                (failed(), self.carry_out(&request))
+            }
             Some(_) => (failed(), Did::Nothing),
             None => (Ok(()), self.carry_out(&request)),
         };

@@ -46,8 +46,8 @@ fn a_disk_that_lies_about_flush_is_found_out() {
 #[test]
 fn the_model_holds_and_needs_every_rule() {
     let bounds = Bounds {
-        cuts: 2,
-        faults: 1,
+        cuts: 1,
+        faults: 2,
         freezes: 2,
         writes: 2,
     };

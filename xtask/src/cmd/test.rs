@@ -36,6 +36,7 @@ type Rung = (&'static str, fn() -> Result<Count>);
 const RUNGS: &[Rung] = &[
     ("crates on the host", host),
     ("drivers against peers", peers),
+    ("the simulator", simulator),
     ("the linked ELF", linked),
     (LAB, lab),
     // After the lab, whose packages bring the headers to a fresh machine.
@@ -90,6 +91,7 @@ fn host() -> Result<Count> {
         "firn-boot",
         "firn-boot-tests",
         "firn-peers",
+        "firn-sim",
         "firn-abi-tests",
     ];
     let mut args = vec!["--workspace"];
@@ -104,6 +106,11 @@ fn host() -> Result<Count> {
 /// The crate of the peers holds the tests that put a driver at their end.
 fn peers() -> Result<Count> {
     cargo_test(&["--package=firn-peers"])
+}
+
+/// Whole guests against disks that lose what was not flushed.
+fn simulator() -> Result<Count> {
+    cargo_test(&["--package=firn-sim"])
 }
 
 fn linked() -> Result<Count> {

@@ -22,6 +22,8 @@ pub(super) struct Header {
 /// Later marks beat earlier ones of the same generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Mark {
+    /// A restore was begun: counts attempts, and is never the only header.
+    Tried,
     Valid,
     /// Consumed, abandoned, void: never to be restored.
     Spent,
@@ -78,7 +80,7 @@ impl Disk {
     }
 
     /// Every disk that may be left after the power failed: each cached write
-    /// arrived, or did not, or (a header) tore.
+    /// arrived, or did not. A header is one sector, so it does not tear.
     pub(super) fn after_power_cut(&self) -> Vec<Self> {
         let mut left = vec![Self {
             cache: Vec::new(),
@@ -89,16 +91,20 @@ impl Disk {
                 let mut arrived = left[at].clone();
                 arrived.apply(*write);
                 left.push(arrived);
-                if let Write::Slot(slot, _) = write {
-                    let mut torn = left[at].clone();
-                    torn.slots[*slot] = Slot::Nothing;
-                    left.push(torn);
-                }
             }
         }
         left.sort();
         left.dedup();
         left
+    }
+
+    /// How often a restore of the newest image was begun.
+    pub(super) fn attempts(&self) -> u8 {
+        let attempts = self.slots.iter().map(|slot| match slot {
+            Slot::Header(header) => header.attempts,
+            Slot::Nothing => 0,
+        });
+        attempts.max().unwrap_or(0)
     }
 
     /// The newest header and its slot.
@@ -109,6 +115,6 @@ impl Disk {
                 Slot::Header(header) => Some((at, *header)),
                 Slot::Nothing => None,
             })
-            .max_by_key(|(_, header)| (header.generation, header.state, header.attempts))
+            .max_by_key(|(_, header)| (header.generation, header.state))
     }
 }

@@ -3,6 +3,20 @@
 use super::disk::{Disk, Header, Mark, Slot, Write};
 use super::{Action, At, Bounds, Broken, Image, Left, Memory, Seen, State, Wrong};
 
+/// Chunks that nobody wrote.
+const ROT: u8 = u8::MAX;
+
+/// Whether a valid header on the medium stands for a whole image there.
+pub(super) fn is_whole(state: &State) -> bool {
+    let disk = &state.image;
+    match disk.newest() {
+        Some((_, header)) if header.state == Mark::Valid && disk.chunks != ROT => {
+            disk.chunks == header.freeze && disk.table == header.freeze
+        }
+        _ => true,
+    }
+}
+
 pub(super) fn start(bounds: Bounds) -> State {
     let left = Left {
         cuts: bounds.cuts,
@@ -26,7 +40,12 @@ pub(super) fn start(bounds: Bounds) -> State {
 
 pub(super) fn actions(state: &State, actions: &mut Vec<Action>) {
     match state.at {
-        At::Off => actions.push(Action::Boot),
+        At::Off => {
+            actions.push(Action::Boot);
+            if state.left.faults > 0 {
+                actions.push(Action::Rot);
+            }
+        }
         At::Running => {
             if state.left.writes > 0 && !state.memory.in_flight {
                 actions.push(Action::Write);
@@ -70,6 +89,11 @@ pub(super) fn next(broken: Broken, state: &State, action: &Action) -> Option<Sta
             run.off(disk, *data);
         }
         Action::Boot => run.state.at = At::Look,
+        Action::Rot => {
+            run.state.left.faults -= 1;
+            run.state.image.chunks = ROT;
+            run.state.seen.promised = None;
+        }
         Action::Write => {
             run.state.left.writes -= 1;
             run.state.memory.written += 1;
@@ -87,7 +111,11 @@ pub(super) fn next(broken: Broken, state: &State, action: &Action) -> Option<Sta
             run.state.at = At::Drain;
         }
         Action::Decide if state.at == At::Stopped => run.state.at = At::VoidWrite(2),
-        Action::Decide => run.state.at = At::AbandonWrite,
+        Action::Decide => {
+            // Whoever says so gives up what was promised.
+            run.state.seen.promised = None;
+            run.state.at = At::ColdLook;
+        }
     }
     Some(run.state)
 }
@@ -207,13 +235,20 @@ impl Run {
         let at = self.state.at;
         self.state.at = match at {
             At::Look => return self.look(),
+            At::ColdLook => return self.cold_look(),
+            At::SpentFlush => {
+                if !self.is(Broken::NoFlushSpent) {
+                    self.flush_image();
+                }
+                return self.open_cold();
+            }
             At::AttemptWrite => {
                 let slot = match self.is(Broken::AttemptInPlace) {
                     true => 1 - self.free_slot(),
                     false => self.free_slot(),
                 };
-                let attempts = self.newest().map_or(0, |(_, header)| header.attempts);
-                self.put_header(slot, Mark::Valid, attempts + 1);
+                let attempts = self.state.image.seen().attempts();
+                self.put_header(slot, Mark::Tried, attempts + 1);
                 At::AttemptFlush
             }
             At::AttemptFlush => {
@@ -275,11 +310,25 @@ impl Run {
         };
         (self.state.generation, self.state.freeze) = (header.generation, header.freeze);
         match header.state {
-            Mark::Spent => self.open_cold(),
+            Mark::Spent => self.state.at = At::SpentFlush,
             Mark::Valid => {
-                self.state.seen.restored_again |= header.attempts > 0;
+                self.state.seen.restored_again |= self.state.image.seen().attempts() > 0;
                 self.state.at = At::AttemptWrite;
             }
+            // It cannot be told what this is an attempt at.
+            Mark::Tried => self.refuse(),
+        }
+    }
+
+    fn cold_look(&mut self) {
+        let newest = self.newest().map(|(_, header)| header);
+        match newest {
+            Some(header) if header.state != Mark::Spent && !self.is(Broken::NoAbandon) => {
+                (self.state.generation, self.state.freeze) = (header.generation, header.freeze);
+                self.state.at = At::AbandonWrite;
+            }
+            Some(_) => self.state.at = At::SpentFlush,
+            None => self.open_cold(),
         }
     }
 
@@ -373,7 +422,7 @@ impl Run {
                     2 => At::VoidWrite(1),
                     _ => {
                         self.state.seen.voided = true;
-                        At::Running
+                        return self.live_again();
                     }
                 }
             }
@@ -420,12 +469,19 @@ impl Run {
             // The memory is loaded and nothing has seen it: it may only go on
             // once CONSUMED is durable, so it stays where it is.
             At::ConsumeWrite | At::ConsumeFlush => At::Refused,
-            At::RetireWrite | At::RetireFlush => At::Refused,
-            At::AbandonWrite | At::AbandonFlush => At::Refused,
+            // It is consumed all the same.
+            At::RetireWrite | At::RetireFlush => return self.open(Some(self.state.freeze)),
+            At::SpentFlush | At::ColdLook | At::AbandonWrite | At::AbandonFlush => At::Refused,
             At::VoidWrite(_) | At::VoidFlush(_) => At::Stopped,
             _ if header_may_be_there && !self.is(Broken::NoVoid) => At::VoidWrite(2),
-            _ => At::Running,
+            _ => return self.live_again(),
         };
+    }
+
+    /// A freeze is undone: what it wrote must not go on.
+    fn live_again(&mut self) {
+        self.state.seen.epoch += 1;
+        self.state.at = At::Running;
     }
 
     /// The I/O of a step that reports an error, when it took effect all the
@@ -433,9 +489,11 @@ impl Run {
     fn effect(&mut self, at: At) {
         match at {
             At::AttemptWrite | At::ConsumeWrite | At::RetireWrite | At::AbandonWrite => self.step(),
-            At::VoidWrite(_) | At::WriteChunks | At::WriteTable | At::WriteHeader => self.step(),
+            At::VoidWrite(_) | At::WriteTable | At::WriteHeader => self.step(),
+            At::WriteChunks => self.step(),
             At::FlushData => self.flush_data(),
-            At::AttemptFlush
+            At::SpentFlush
+            | At::AttemptFlush
             | At::ConsumeFlush
             | At::RetireFlush
             | At::AbandonFlush
