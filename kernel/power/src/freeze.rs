@@ -21,8 +21,8 @@ pub enum Level {
     Disconnect,
     /// Chunks and table are written and durable.
     Write,
-    /// The header is written, durable, and read back; then the
-    /// image is taken back.
+    /// The header is written and durable, and the whole image is read back;
+    /// then it is taken back.
     Verify,
     /// The image is valid, and [`FreezeOptions::then`] happens.
     Full,
@@ -235,6 +235,9 @@ async fn go<H: Host>(
     if options.level >= Level::Verify {
         commit(run, image, done).await?;
     }
+    if options.level == Level::Verify {
+        verify(run, options, image, done).await?;
+    }
     if options.level == Level::Full && options.then != Then::Thaw {
         end(run, options.then, &report, done).await?;
     }
@@ -360,6 +363,25 @@ async fn commit<H: Host>(
     run.image(Step::FlushHeader, image, store.flush()).await?;
     run.image(Step::ReadBack, image, store.read_back(plan))
         .await
+}
+
+/// Reads everything as a restore would, into nowhere.
+async fn verify<H: Host>(
+    run: &Run<'_, H>,
+    options: &FreezeOptions,
+    image: DiskId,
+    done: &mut Done<H>,
+) -> Result<(), Trouble> {
+    let Some(store) = &mut done.store else {
+        return Ok(()); // the steps before made it
+    };
+    let read = async {
+        let area = store.area().await?.ok_or(firn_image::Error::Gone)?;
+        let slots = store.look(area).await?;
+        let table = store.read_table(area, &slots, options.key.as_ref()).await?;
+        store.verify(&table).await.map(drop)
+    };
+    run.image(Step::Verify, image, read).await
 }
 
 /// F14.

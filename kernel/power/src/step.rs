@@ -40,6 +40,8 @@ pub enum Step {
     FlushHeader,
     /// Read the header back and compare (F13).
     ReadBack,
+    /// Read the whole image back and check it, without placing it.
+    Verify,
     /// Disconnect the image disk in good order.
     DisconnectImage,
     /// Leave the hypervisor and switch off (F14).
@@ -74,7 +76,7 @@ pub enum Step {
 
 impl Step {
     /// Every step, in the order of the enum.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Check,
         Self::Reserve,
         Self::Park,
@@ -92,6 +94,7 @@ impl Step {
         Self::WriteHeader,
         Self::FlushHeader,
         Self::ReadBack,
+        Self::Verify,
         Self::DisconnectImage,
         Self::PowerOff,
         Self::Void,
@@ -130,6 +133,7 @@ impl Step {
             Self::WriteHeader => "write-header",
             Self::FlushHeader => "flush-header",
             Self::ReadBack => "read-back",
+            Self::Verify => "verify",
             Self::DisconnectImage => "disconnect-image",
             Self::PowerOff => "power-off",
             Self::Void => "void",

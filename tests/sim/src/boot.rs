@@ -55,6 +55,8 @@ pub struct Hardware {
     pub image: DiskId,
     /// The time.
     pub clock: Rc<Cell<u64>>,
+    /// Which build boots.
+    pub build: Cell<&'static str>,
     /// Memory for the image code.
     pub scratch: Rc<Region>,
     /// Who watches.
@@ -69,6 +71,8 @@ pub struct Boot {
     pub disks: RefCell<BTreeMap<DiskId, RamDisk>>,
     /// The image disk.
     pub image: DiskId,
+    /// Which build runs.
+    pub build: &'static str,
     /// Who watches.
     pub witness: Rc<RefCell<Witness>>,
     /// What waits outside of jobs.
@@ -106,6 +110,7 @@ impl Boot {
             arena: hardware.arena.clone(),
             disks: RefCell::new(disks.map(|(id, d)| (*id, RamDisk::new(*id, d))).collect()),
             image: hardware.image,
+            build: hardware.build.get(),
             witness: hardware.witness.clone(),
             timers: Timers::new(),
             parked: Cell::new(true),

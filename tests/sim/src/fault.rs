@@ -70,7 +70,7 @@ pub const fn kinds(step: Step) -> &'static [Kind] {
         Step::WriteChunks | Step::WriteTable => &[Error, Effect, Timeout, Gone, NoSpace],
         Step::FlushImage | Step::FlushHeader => &[Error, Effect, Timeout, Gone],
         Step::WriteHeader => &[Error, Effect, Timeout, Gone],
-        Step::ReadBack => &[Error, Timeout, Gone],
+        Step::ReadBack | Step::Verify => &[Error, Timeout, Gone],
         Step::PowerOff => &[Error, Timeout],
         Step::Void => &[Error, Effect, Timeout, Gone],
         Step::Bind => &[Error, NoMemory],

@@ -205,7 +205,7 @@ impl Host for SimHost {
     fn machine(&self) -> firn_image::Machine {
         let memory = self.memory();
         firn_image::Machine {
-            build: BuildId::from_bytes(b"simulated"),
+            build: BuildId::from_bytes(self.0.build.as_bytes()),
             heap: Heap {
                 address: memory.addr() as u64,
                 bytes: memory.len() as u64,

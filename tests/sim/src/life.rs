@@ -81,6 +81,7 @@ impl Life {
                 disks,
                 image: IMAGE,
                 clock: Rc::new(Cell::new(1_000_000_000)),
+                build: Cell::new("this build"),
                 scratch: Rc::new(memory::take(SCRATCH)),
                 witness: Rc::new(RefCell::new(witness)),
             },

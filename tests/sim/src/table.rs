@@ -7,7 +7,7 @@ use crate::fault::{Injected, Kind, kinds};
 use crate::life::{DATA, IMAGE, Life};
 use crate::script::Ask;
 use firn_block::Queue;
-use firn_power::{Boot as Booted, BootOptions, Choice, Frozen, Standing, Step};
+use firn_power::{Boot as Booted, BootOptions, Choice, Frozen, Level, Standing, Step};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::rc::Rc;
@@ -100,12 +100,13 @@ pub const fn expected(point: &Point) -> Stands {
             Kind::Gone,
         )
         | (Phase::Thaw, Step::Void, _)
+        | (Phase::Thaw, Step::Verify, Kind::Gone)
         | (Phase::Thaw | Phase::Restore, Step::Unpark, _) => Stands::Stopped,
         // The disk went away, or could not be brought back.
         (Phase::Freeze, _, Kind::Gone)
         | (Phase::Freeze, Step::DisconnectImage, _)
-        | (Phase::Thaw, _, _) => Stands::Without,
-        (Phase::Freeze, _, _) => Stands::Live,
+        | (Phase::Thaw, Step::Reconnect | Step::Open, _) => Stands::Without,
+        (Phase::Freeze | Phase::Thaw, _, _) => Stands::Live,
         // After CONSUMED there is no way back, and none is needed.
         (Phase::Restore, Step::Retire | Step::Reconnect | Step::Open, _) => Stands::Without,
         (Phase::Restore | Phase::Cold, _, _) => Stands::Refused,
@@ -215,7 +216,10 @@ impl Stage {
         match self.phase {
             Phase::Freeze | Phase::Thaw => {
                 let ask = Ask {
-                    thaw: self.phase == Phase::Thaw,
+                    level: match self.phase {
+                        Phase::Thaw => Level::Verify,
+                        _ => Level::Full,
+                    },
                     ..Ask::FULL
                 };
                 match life.freeze(boot, ask).map_err(cut)? {
@@ -225,7 +229,6 @@ impl Stage {
                     Err(_) if !boot.is_live(DATA) || !boot.is_live(IMAGE) => Ok(Stands::Without),
                     Err(failure) if !failure.left.is_empty() => Ok(Stands::Without),
                     Err(failure) if self.boot.parked.get() => Err(failure.to_string()),
-                    Err(_) if self.phase == Phase::Thaw => Ok(Stands::Without),
                     Err(_) => Ok(Stands::Live),
                 }
             }
