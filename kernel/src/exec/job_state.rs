@@ -36,8 +36,9 @@ pub(crate) struct JobState {
     pub(crate) power: Asks<PowerAnswer>,
     /// The question that a freeze in progress answers.
     pub(crate) freezing: Cell<Option<AskId>>,
-    /// A restore shall hash the memory that it found.
-    pub(crate) hash_wanted: Cell<bool>,
+    /// The freeze in progress is to be audited, and a restore shall hash the
+    /// memory that it found.
+    pub(crate) audit_wanted: Cell<bool>,
     /// The jobs' clock when they were last parked.
     pub(crate) parked_at: Cell<Instant>,
 }
@@ -59,7 +60,7 @@ impl JobState {
             store: Asks::new(),
             power: Asks::new(),
             freezing: Cell::new(None),
-            hash_wanted: Cell::new(false),
+            audit_wanted: Cell::new(false),
             parked_at: Cell::default(),
         }));
         mm::set_job_root(state);

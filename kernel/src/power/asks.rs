@@ -75,17 +75,23 @@ impl KernelHost {
             });
         }
         let jobs = self.main_loop.jobs();
-        jobs.hash_wanted.set(ask.audit);
+        jobs.audit_wanted.set(ask.audit);
+        state.audit.take();
         let mut report = PowerReport::default();
-        if ask.audit {
-            self.audit_into(&mut report)?;
-        }
         let outcome = firn_power::freeze(&self, &options).await;
         state.limits.set(state.configured.get());
         match outcome {
             Ok(Frozen::Thawed(written)) => {
                 report.summary = "everything was undone, and goes on".into();
                 report.fields.push(("thawed", Datum::Flag(true)));
+                if let Some(audit) = &*state.audit.borrow() {
+                    report
+                        .fields
+                        .push(("audited_words", Datum::Number(audit.words)));
+                    report
+                        .fields
+                        .push(("stale_words", Datum::Number(audit.count)));
+                }
                 if let Some(written) = written {
                     let name = self.job_name(written.image);
                     report.fields.push(("image", Datum::Text(name)));
@@ -128,33 +134,14 @@ impl KernelHost {
         }
     }
 
-    /// Looks for pointers into boot memory; any are a refusal that names them.
-    fn audit_into(self, report: &mut PowerReport) -> Result<(), PowerRefusal> {
-        report
-            .fields
-            .push(("scrubbed_words", Datum::Number(self.scrub())));
-        let found = self.audit();
-        for finding in &found.findings {
-            log::error!("audit: {finding}");
-        }
-        if let Some(first) = found.findings.first() {
-            return Err(PowerRefusal {
-                error: "audit",
-                what: format!("{} words of job memory point into boot memory", found.count),
-                place: format!("{first}"),
-                hint: "this is a defect of firn: please report these lines".into(),
-            });
-        }
-        report
-            .fields
-            .push(("audited_words", Datum::Number(found.words)));
-        Ok(())
-    }
-
-    /// Audits job memory as it is now.
-    fn audit(self) -> Audit {
+    /// Audits job memory; nobody runs in it.
+    pub(super) fn audit(self) -> Audit {
         let (memory, free) = self.saved_memory();
-        audit(&memory, &free, &mm::boot_memory(), &self.owners())
+        let audit = audit(&memory, &free, &mm::boot_memory(), &self.owners());
+        for finding in &audit.findings {
+            log::debug!("audit: {finding}");
+        }
+        audit
     }
 
     /// What in job memory has a name.
@@ -166,10 +153,12 @@ impl KernelHost {
             Owner {
                 range: head..head + mm::PAGE as usize,
                 name: "the head page".into(),
+                data: false,
             },
             Owner {
                 range: at..at + size_of_val(jobs),
                 name: "the root".into(),
+                data: false,
             },
         ]);
         jobs.executor.for_each_task(|id, at, bytes| {
@@ -177,6 +166,7 @@ impl KernelHost {
             owners.push(Owner {
                 range: at..at + bytes,
                 name,
+                data: false,
             });
         });
         jobs.buffers.for_each(|buffer| {
@@ -184,6 +174,7 @@ impl KernelHost {
             owners.push(Owner {
                 range: at..at + bytes,
                 name: format!("buffer {} of {}", buffer.index, buffer.disk),
+                data: true,
             });
         });
         owners.sort_by_key(|owner| owner.range.start);

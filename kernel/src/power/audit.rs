@@ -2,8 +2,13 @@
 //!
 //! Boot memory lies where no integer points by accident
 //! (docs/adr/0001-two-memories.md), so a word of job memory that is such an
-//! address is a pointer, and a mistake: after a restore it would lead into
-//! another boot's memory. Code and constants of the image are allowed, as the
+//! address was a pointer once. Most are dead: whoever moves a value moves its
+//! unused bytes too, with what the stack held there. The rest would lead into
+//! another boot's memory after a restore. Nobody can tell the two apart by
+//! looking, so an audit makes every such word unusable: whoever still uses it
+//! faults, here or after the restore, at the very place. Whatever goes on after
+//! an audited freeze has shown that it needs nothing of its former boot
+//! (docs/adr/0010-audit.md). Code and constants of the image are allowed, as the
 //! build must be the same.
 
 use alloc::string::String;
@@ -19,7 +24,10 @@ const WORD: usize = 8;
 /// Findings that are kept; the rest is counted.
 const KEPT: usize = 32;
 
-/// A word of job memory that must not be there.
+/// No address of x86-64: who follows it faults.
+pub const POISON: u64 = 0x8b00_7dea_d000_0000;
+
+/// A word of job memory that was an address of boot memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// Where the word lies.
@@ -51,6 +59,8 @@ pub struct Owner {
     pub range: Range<usize>,
     /// Its name.
     pub name: String,
+    /// It is a buffer: any word may be in it.
+    pub data: bool,
 }
 
 /// What an audit found.
@@ -58,16 +68,18 @@ pub struct Owner {
 pub struct Audit {
     /// Words that were looked at.
     pub words: u64,
-    /// Words that must not be there.
+    /// Words that were made unusable.
     pub count: u64,
     /// The first of them.
     pub findings: Vec<Finding>,
+    /// Words of jobs' data that look the same by accident: left alone.
+    pub data: u64,
 }
 
 /// Looks at every word of `memory` but those on `free` pages (rising ranges of
-/// page numbers) for addresses in one of the `forbidden` windows. `owners` are
-/// sorted by address.
-#[must_use]
+/// page numbers) for addresses in one of the `forbidden` windows, and writes
+/// [`POISON`] over them. `owners` are sorted by address; what jobs read from and
+/// write to disks is data and stays as it is.
 pub fn audit(
     memory: &Region,
     free: &[Range<usize>],
@@ -82,9 +94,15 @@ pub fn audit(
             let word = u64::from_le_bytes(*bytes);
             let hit = forbidden.iter().find(|(_, window)| window.contains(&word));
             let Some((into, _)) = hit else { continue };
+            let offset = number * PAGE + index * WORD;
+            let at = memory.addr() + offset;
+            if nearest(owners, at).is_some_and(|o| o.data && o.range.contains(&at)) {
+                audit.data += 1;
+                continue;
+            }
+            memory.atomic_u64(offset).store(POISON, Relaxed);
             audit.count += 1;
             if audit.findings.len() < KEPT {
-                let at = memory.addr() + number * PAGE + index * WORD;
                 let owner = owner(owners, at);
                 audit.findings.push(Finding {
                     at,
@@ -99,42 +117,6 @@ pub fn audit(
     audit
 }
 
-/// No address of x86-64: who follows it faults.
-const POISON: u64 = 0x8b00_7dea_d000_0000;
-
-/// Makes words in `states` (addresses, within `memory`) that are addresses in
-/// one of the `forbidden` windows unusable. Returns how many there were.
-///
-/// For the states of `async` tasks alone. Such a state is moved when it is made,
-/// whole, with bytes that nothing was ever written to: what the stack held there
-/// comes along, and that are now and then addresses of the kernel's. Nobody reads
-/// these bytes. Should somebody all the same keep such an address in a state,
-/// this makes it a fault at its next use, in this boot or after a restore,
-/// instead of a look into another boot's memory.
-pub fn scrub(
-    memory: &Region,
-    states: &[Range<usize>],
-    forbidden: &[(&'static str, Range<u64>)],
-) -> u64 {
-    let mut scrubbed = 0;
-    for state in states {
-        let start = state.start.saturating_sub(memory.addr());
-        let end = state.end.saturating_sub(memory.addr()).min(memory.len());
-        for offset in (start.next_multiple_of(WORD)..end / WORD * WORD).step_by(WORD) {
-            let word = memory.atomic_u64(offset);
-            let address = word.load(Relaxed);
-            if forbidden
-                .iter()
-                .any(|(_, window)| window.contains(&address))
-            {
-                word.store(POISON, Relaxed);
-                scrubbed += 1;
-            }
-        }
-    }
-    scrubbed
-}
-
 /// The numbers of the pages that are not free.
 pub(super) fn used(pages: usize, free: &[Range<usize>]) -> impl Iterator<Item = usize> {
     let ends = free.iter().map(|range| range.end);
@@ -143,10 +125,15 @@ pub(super) fn used(pages: usize, free: &[Range<usize>]) -> impl Iterator<Item = 
     used.flat_map(move |(start, end)| start..end.min(pages))
 }
 
+/// The last one that begins at or before `at`.
+fn nearest(owners: &[Owner], at: usize) -> Option<&Owner> {
+    let after = owners.partition_point(|owner| owner.range.start <= at);
+    owners.get(after.checked_sub(1)?)
+}
+
 /// What lies at `at`, or what is nearest before it.
 fn owner(owners: &[Owner], at: usize) -> String {
-    let after = owners.partition_point(|owner| owner.range.start <= at);
-    let Some(before) = after.checked_sub(1).map(|index| &owners[index]) else {
+    let Some(before) = nearest(owners, at) else {
         return String::from("before everything that is known");
     };
     let offset = at - before.range.start;
@@ -190,6 +177,7 @@ mod tests {
         let owners = [Owner {
             range: memory.addr()..memory.addr() + PAGE,
             name: "task 3".to_string(),
+            data: false,
         }];
         let audit = audit(&memory, &[], &windows(), &owners);
         assert_eq!((audit.count, audit.words), (2, 4 * 512));
@@ -201,21 +189,26 @@ mod tests {
         assert_eq!(first.owner, "offset 0xff8 of task 3");
         assert_eq!(second.into, "statics");
         assert!(second.owner.ends_with("in something else"));
+        assert_eq!(memory.read::<u64>(at(0, 511)), POISON);
+        assert_eq!(memory.read::<u64>(at(0, 0)), BOOT - 1);
+        let again = super::audit(&memory, &[], &windows(), &owners);
+        assert_eq!(again.count, 0);
     }
 
     #[test]
-    fn scrubbing_leaves_everything_but_the_addresses_in_the_states() {
+    fn data_is_left_alone() {
         let memory = take(2);
         memory.zero(0, memory.len());
-        for (offset, word) in [(8, BOOT), (64, BOOT + 1), (72, 5), (4096, BOOT)] {
-            memory.write(offset, &word);
-        }
-        let at = memory.addr();
-        let states = [at + 60..at + 80, at + 4096..at + 4104];
-        assert_eq!(scrub(&memory, &states, &windows()), 2);
-        let words = [8, 64, 72, 4096].map(|offset| memory.read::<u64>(offset));
-        assert_eq!(words, [BOOT, POISON, 5, POISON]);
-        assert_eq!(audit(&memory, &[], &windows(), &[]).count, 1);
+        memory.write(PAGE + 16, &BOOT);
+        memory.write(16, &BOOT);
+        let owners = [Owner {
+            range: memory.addr() + PAGE..memory.addr() + 2 * PAGE,
+            name: "a buffer".to_string(),
+            data: true,
+        }];
+        let audit = audit(&memory, &[], &windows(), &owners);
+        assert_eq!((audit.count, audit.data), (1, 1));
+        assert_eq!(memory.read::<u64>(PAGE + 16), BOOT);
     }
 
     #[test]
@@ -226,9 +219,9 @@ mod tests {
             memory.write(page * PAGE, &BOOT);
         }
         let found = |free: &[Range<usize>]| audit(&memory, free, &windows(), &[]).count;
-        assert_eq!(found(&[]), 5);
-        assert_eq!(found(&[1..2, 3..5]), 2);
         assert_eq!(found(&[0..5]), 0);
+        assert_eq!(found(&[1..2, 3..5]), 2);
+        assert_eq!(found(&[]), 3);
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub(super) fn frozen(host: &KernelHost, report: &Report) {
     let written = &report.written;
     let (marks, now) = (&host.state().marks, host.now());
     let write = marks.between(Step::WriteChunks, Step::WriteTable);
-    let hash = host.main_loop.jobs().hash_wanted.get();
+    let hash = host.main_loop.jobs().audit_wanted.get();
     let hash = hash.then(|| digits(host.memory_hash().hash));
     let line = format!(
         "image {} on {}: {} MiB of memory in {} MiB",
@@ -60,6 +60,7 @@ pub(super) fn frozen(host: &KernelHost, report: &Report) {
         (written.pages * PAGE as u64) >> 20,
         written.bytes >> 20,
     );
+    let audit = host.state().audit.borrow();
     let whole = marks.first(Step::Check).map(|start| now.since(start));
     let fields = json!({
         "disk": host.job_name(report.image),
@@ -73,6 +74,8 @@ pub(super) fn frozen(host: &KernelHost, report: &Report) {
         "gap_seconds": seconds(marks.between(Step::Flush, Step::WriteChunks)),
         "seconds": seconds(whole),
         "memory_hash": hash,
+        "audited_words": audit.as_ref().map(|audit| audit.words),
+        "stale_words": audit.as_ref().map(|audit| audit.count),
     });
     tell("frozen", &line, fields);
 }

@@ -16,6 +16,7 @@ use firn_task::{Instant, Time, Timers};
 use firn_xen::Hal;
 use firn_xen::blkfront::{Adopted, StepError, Terms, Vbd, WhyNot};
 
+use super::Audit;
 use super::device::KernelDevice;
 use super::marks::Marks;
 use super::scratch::Scratch;
@@ -45,6 +46,8 @@ pub(crate) struct PowerState {
     /// A sequence is at work: there is one at a time.
     working: Cell<bool>,
     pub(super) marks: Marks,
+    /// What the audit of the present freeze found.
+    pub(super) audit: RefCell<Option<Audit>>,
     /// The memory hash of the last adoption, if it was asked for.
     pub(super) adopted_hash: Cell<Option<u64>>,
     /// Jobs of this boot run, or ran: job memory is not emptied any more.
@@ -115,16 +118,6 @@ impl KernelHost {
         (mm::job_heap(), free)
     }
 
-    /// Makes addresses of boot memory in the states of tasks unusable, and
-    /// counts them ([`super::scrub`]).
-    pub(super) fn scrub(&self) -> u64 {
-        let mut states = Vec::new();
-        let jobs = self.main_loop.jobs();
-        jobs.executor
-            .for_each_task(|_, at, bytes| states.push(at..at + bytes));
-        super::scrub(&mm::job_memory(), &states, &mm::boot_memory())
-    }
-
     /// The hash over job memory as it is now.
     pub(crate) fn memory_hash(&self) -> firn_jobs::MemoryHash {
         let (memory, free) = self.saved_memory();
@@ -193,7 +186,9 @@ impl Host for KernelHost {
     async fn park(&self) -> Result<(), Fault> {
         self.main_loop.bus.freeze();
         self.main_loop.park();
-        self.scrub();
+        if self.main_loop.jobs().audit_wanted.get() {
+            *self.state().audit.borrow_mut() = Some(self.audit());
+        }
         Ok(())
     }
 
@@ -301,7 +296,7 @@ impl Host for KernelHost {
         let state = self.state();
         state.adopted_hash.set(None);
         self.main_loop.replace_jobs(jobs);
-        if jobs.hash_wanted.get() {
+        if jobs.audit_wanted.get() {
             let hash = self.memory_hash();
             state.adopted_hash.set(Some(hash.hash));
         }

@@ -21,7 +21,7 @@ mod suspend;
 
 use spin::Once;
 
-pub use audit::{Audit, Finding, Owner, audit, scrub};
+pub use audit::{Audit, Finding, Owner, POISON, audit};
 #[cfg(firn_bare)]
 pub(crate) use boot::{Begin, begin, limits};
 pub use hash::memory_hash;
