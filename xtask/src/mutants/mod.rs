@@ -36,6 +36,11 @@ const CLOSE: &str = "drivers/xen/src/blkfront/close.rs";
 const EVENT: &str = "drivers/xen/src/event.rs";
 const GRANT: &str = "drivers/xen/src/grant.rs";
 const BYTES: &str = "drivers/xen/src/byte_ring.rs";
+const CONNECT: &str = "drivers/xen/src/blkfront/connect.rs";
+const REISSUE: &str = "drivers/xen/src/blkfront/reissue.rs";
+const FREEZE: &str = "drivers/xen/src/blkfront/freeze.rs";
+const BUFFERS: &str = "drivers/xen/src/blkfront/buffers.rs";
+const STORE: &str = "drivers/xen/src/store/mod.rs";
 const MESSAGE: &str = "drivers/xen/src/store/message.rs";
 
 pub(crate) const MUTANTS: &[Mutant] = &[
@@ -152,6 +157,102 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         MESSAGE,
         "if header.len as usize > PAYLOAD_MAX {",
         "if header.len as usize > usize::MAX - 1 {",
+    ),
+    mutant(
+        "a freeze does not wait for what is in flight",
+        FREEZE,
+        "let empty = || self.front.borrow().in_flight() == 0;",
+        "let empty = || self.front.borrow().in_flight() < usize::MAX;",
+    ),
+    mutant(
+        "a ring with unanswered requests passes for idle",
+        FRONT,
+        "let unanswered = ring.map_or(0, FrontRing::unfinished);",
+        "let unanswered = ring.map_or(0, FrontRing::unfinished) * 0;",
+    ),
+    mutant(
+        "a freeze without a flush counts as durable",
+        FREEZE,
+        "Some(Err(IoError::NotSupported)) => Err(self.fails(step, WhyNot::NoFlush)),",
+        "Some(Err(IoError::NotSupported)) => Ok(()),",
+    ),
+    mutant(
+        "a page that the backend keeps mapped passes for frozen",
+        BUFFERS,
+        "stuck.get_or_insert(*grant);",
+        "let _ = stuck.get_or_insert(*grant); stuck = None;",
+    ),
+    mutant(
+        "a backend that never closes passes for disconnected",
+        CLOSE,
+        "self.check_host(other)?;\n                Err(WhyNot::Connect(error))",
+        "self.check_host(other)?;\n                let _ = error; Ok(())",
+    ),
+    mutant(
+        "a gate that was shut opens by itself when the device connects",
+        CONNECT,
+        "Wish::Shut(_) | Wish::Frozen => Lifecycle::Freezing,",
+        "Wish::Shut(_) | Wish::Frozen => Lifecycle::Live,",
+    ),
+    mutant(
+        "a late word of the old connection ends a thaw",
+        CONNECT,
+        "XenbusState::CLOSED if returns => Ok(false),",
+        "XenbusState::CLOSED if returns && false => Ok(false),",
+    ),
+    mutant(
+        "what was answered before a suspend is issued again",
+        REISSUE,
+        "self.reap(usize::MAX);",
+        "self.reap(0);",
+    ),
+    mutant(
+        "half of a request is not issued again",
+        REISSUE,
+        "(parent.sent, parent.outstanding) = (0, 0);",
+        "parent.outstanding = 0;",
+    ),
+    mutant(
+        "a request that the new disk cannot do is sent",
+        REISSUE,
+        "Err(why) => Some(IoError::DiskChanged(why)),",
+        "Err(_) => None,",
+    ),
+    mutant(
+        "a flush that the new disk cannot do succeeds",
+        REISSUE,
+        "Some(error) => self.end_parent(index, error),",
+        "Some(_) => { if let Some(p) = &mut self.parents[usize::from(index)] { p.all_sent = true; } self.finish_parent(index); }",
+    ),
+    mutant(
+        "old requests are issued in any order",
+        FRONT,
+        "kept.sort_unstable_by_key(|parent| parent.token);",
+        "kept.sort_unstable_by_key(|parent| u64::MAX - parent.token.0);",
+    ),
+    mutant(
+        "what the old host had is ended on the new one",
+        CLOSE,
+        "if link.generation != xen.generation() {",
+        "if link.generation != xen.generation() && false {",
+    ),
+    mutant(
+        "grants of the old host count on the new one",
+        BUFFERS,
+        "registered.grants.clear();",
+        "registered.grants.len();",
+    ),
+    mutant(
+        "watches are forgotten on the new host",
+        STORE,
+        "state.post_watch(&path, token);",
+        "let _ = (&path, token);",
+    ),
+    mutant(
+        "the toolstack is not told that its command was heard",
+        "drivers/xen/src/control.rs",
+        "transaction.write(SHUTDOWN, \"\").await?;",
+        "let _ = transaction;",
     ),
 ];
 
