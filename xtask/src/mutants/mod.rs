@@ -1,5 +1,7 @@
 //! Guards of the drivers, and how to break each: a test has to notice.
 
+mod image;
+
 /// One guard and its broken form.
 pub(crate) struct Mutant {
     /// What the guard is for.
@@ -43,7 +45,22 @@ const BUFFERS: &str = "drivers/xen/src/blkfront/buffers.rs";
 const STORE: &str = "drivers/xen/src/store/mod.rs";
 const MESSAGE: &str = "drivers/xen/src/store/message.rs";
 
-pub(crate) const MUTANTS: &[Mutant] = &[
+/// All of them.
+pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
+    DRIVERS.iter().chain(image::MUTANTS)
+}
+
+impl Mutant {
+    /// The crates whose tests have to notice.
+    pub(crate) fn packages(&self) -> &'static [&'static str] {
+        match self.file.starts_with("drivers/image/") {
+            true => &["firn-image"],
+            false => &["firn-block", "firn-xen", "firn-peers"],
+        }
+    }
+}
+
+const DRIVERS: &[Mutant] = &[
     mutant(
         "responses beyond the requests in flight are believed",
         RING,
@@ -263,7 +280,7 @@ mod tests {
 
     #[test]
     fn every_guard_stands_where_the_table_says() {
-        for mutant in MUTANTS {
+        for mutant in all() {
             let text = std::fs::read_to_string(workspace::root().join(mutant.file)).unwrap();
             let count = text.matches(mutant.guard).count();
             assert_eq!(count, 1, "{}: {}", mutant.file, mutant.guard);

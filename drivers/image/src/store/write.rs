@@ -38,6 +38,13 @@ pub struct Written {
     pub staged: u64,
 }
 
+/// Pages of a chunk that are not stored.
+#[derive(Default)]
+struct Left {
+    zero: u64,
+    free: u64,
+}
+
 /// Everything about the chunk that is being written.
 struct Chunk {
     index: u32,
@@ -80,62 +87,57 @@ impl<D: Device> Store<D> {
         let mut written = Written::default();
         let mut free = Free::new(source.free);
         for index in 0..plan.header.chunks {
-            let first = index as usize * CHUNK_PAGES;
-            let end = source.memory.page_count().min(first + CHUNK_PAGES);
             let mut chunk = Chunk {
                 index,
-                first,
+                first: index as usize * CHUNK_PAGES,
                 entry: RawEntry {
                     place: written.bytes,
                     ..RawEntry::default()
                 },
             };
-            let zero_and_free = match &mut plan.codec {
-                Some(codec) => {
-                    let mut at = 0;
-                    let counts = scan(
-                        source.memory,
-                        first..end,
-                        &mut free,
-                        &mut self.page,
-                        |page, bytes| {
-                            chunk.entry.set(page);
-                            codec.plain[at..at + PAGE].copy_from_slice(bytes);
-                            at += PAGE;
-                        },
-                    );
-                    encode(codec, seal.as_ref(), plan.header.generation, &mut chunk, at);
-                    counts
-                }
-                None => {
-                    let mut sum = Sum::new(plan.header.generation, Of::Chunk(index));
-                    let counts = scan(
-                        source.memory,
-                        first..end,
-                        &mut free,
-                        &mut self.page,
-                        |page, bytes| {
-                            chunk.entry.set(page);
-                            sum.add(bytes);
-                        },
-                    );
-                    chunk.entry.sum = sum.end();
-                    chunk.entry.stored = (chunk.entry.page_count() * PAGE) as u32;
-                    chunk.entry.coding = RAW;
-                    counts
-                }
-            };
-            written.zero += zero_and_free.0;
-            written.free += zero_and_free.1;
-            if chunk.entry.page_count() == 0 {
-                plan.entries.push(RawEntry::default());
-                continue;
+            let left = self.prepare(plan, seal.as_ref(), source.memory, &mut free, &mut chunk);
+            written.zero += left.zero;
+            written.free += left.free;
+            if chunk.entry.page_count() > 0 {
+                self.send_chunk(plan, source.memory, &chunk, &mut written)
+                    .await?;
             }
-            self.send_chunk(plan, source.memory, &chunk, &mut written)
-                .await?;
             plan.entries.push(chunk.entry);
         }
         Ok(written)
+    }
+
+    /// Looks at a chunk's pages, once, and completes its entry. What is to be
+    /// compressed or sealed is in the codec then.
+    fn prepare(
+        &mut self,
+        plan: &mut Plan,
+        seal: Option<&Seal>,
+        memory: &Region,
+        free: &mut Free<'_>,
+        chunk: &mut Chunk,
+    ) -> Left {
+        let page = &mut self.page;
+        let mut sum = Sum::new(plan.header.generation, Of::Chunk(chunk.index));
+        let mut length = 0;
+        let left = match &mut plan.codec {
+            None => scan(memory, chunk, free, page, |bytes| sum.add(bytes)),
+            Some(codec) => scan(memory, chunk, free, page, |bytes| {
+                codec.plain[length..length + PAGE].copy_from_slice(bytes);
+                length += PAGE;
+            }),
+        };
+        let entry = &mut chunk.entry;
+        match (&mut plan.codec, entry.page_count()) {
+            (_, 0) => *entry = RawEntry::default(),
+            (None, pages) => {
+                entry.coding = RAW;
+                entry.stored = (pages * PAGE) as u32;
+                entry.sum = sum.end();
+            }
+            (Some(codec), _) => encode(codec, seal, sum, chunk, length),
+        }
+        left
     }
 
     /// Puts one chunk under way, and takes what has come back meanwhile.
@@ -270,26 +272,28 @@ const fn purpose(tag: u32) -> Purpose {
     Purpose { what: WHAT, tag }
 }
 
-/// Looks at pages once: tells zero ones, and hands each of the others out with
-/// its number in the chunk. Returns how many were zero and how many free.
+/// Looks at a chunk's pages once: notes those that are to be stored, and hands
+/// each of them out.
 fn scan(
     memory: &Region,
-    pages: Range<usize>,
+    chunk: &mut Chunk,
     free: &mut Free<'_>,
     copy: &mut Page,
-    mut each: impl FnMut(usize, &[u8]),
-) -> (u64, u64) {
-    let (mut zeros, mut frees) = (0, 0);
-    for page in pages.clone() {
+    mut each: impl FnMut(&[u8]),
+) -> Left {
+    let mut left = Left::default();
+    let end = memory.page_count().min(chunk.first + CHUNK_PAGES);
+    for page in chunk.first..end {
         if free.has(page) {
-            frees += 1;
+            left.free += 1;
         } else if copy_page(memory, page, copy) {
-            zeros += 1;
+            left.zero += 1;
         } else {
-            each(page - pages.start, copy.as_bytes());
+            chunk.entry.set(page - chunk.first);
+            each(copy.as_bytes());
         }
     }
-    (zeros, frees)
+    left
 }
 
 /// Copies a page out of shared memory; whether it is all zero.
@@ -303,17 +307,8 @@ pub(super) fn copy_page(memory: &Region, page: usize, copy: &mut Page) -> bool {
     any == 0
 }
 
-/// Compresses and seals what was packed; `length` bytes of it.
-fn encode(
-    codec: &mut Codec,
-    seal: Option<&Seal>,
-    generation: crate::Generation,
-    chunk: &mut Chunk,
-    length: usize,
-) {
-    if length == 0 {
-        return;
-    }
+/// Compresses and seals what was packed; `length` bytes of it, not none.
+fn encode(codec: &mut Codec, seal: Option<&Seal>, mut sum: Sum, chunk: &mut Chunk, length: usize) {
     let (coding, stored) = codec.encode(length);
     chunk.entry.coding = coding;
     chunk.entry.stored = stored as u32;
@@ -321,7 +316,6 @@ fn encode(
     chunk.entry.sum = match seal {
         Some(seal) => seal.chunk(chunk.index, &chunk.entry, bytes),
         None => {
-            let mut sum = Sum::new(generation, Of::Chunk(chunk.index));
             sum.add(bytes);
             sum.end()
         }
