@@ -70,7 +70,7 @@ impl Lifecycle {
         };
         match self {
             // Freezing: a device that came while the gates are shut.
-            Connecting => &[Live, Freezing, Closing, Closed, Failed],
+            Connecting => &[Live, Freezing, Failed],
             Live => &[Freezing, Suspended, Closing, Closed, Failed],
             // Live: the gate opens again. Closing,
             // Closed: the host left meanwhile, or did not leave in time.
@@ -78,10 +78,11 @@ impl Lifecycle {
             Frozen => &[Thawing, Closed],
             // Freezing: connected, and still shut. Frozen: the handshake failed
             // and may be tried again.
-            Thawing => &[Live, Freezing, Frozen, Closed, Failed],
-            // Live, Closing: the suspend was cancelled.
-            Suspended => &[Live, Closing, Reissuing, Failed],
-            Reissuing => &[Live, Suspended, Closed, Failed],
+            Thawing => &[Freezing, Frozen],
+            // All but the last: the suspend was cancelled.
+            Suspended => &[Live, Closing, Reissuing],
+            // Freezing: the gate was shut when the host closed the disk.
+            Reissuing => &[Live, Freezing, Suspended, Failed],
             Closing => &[Suspended, Closed, Failed],
             Closed => &[Connecting],
             Failed => &[],
@@ -128,9 +129,11 @@ impl Lifecycle {
     }
 }
 
-impl fmt::Display for Lifecycle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Lifecycle {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
             Self::Connecting => "connecting",
             Self::Live => "live",
             Self::Freezing => "freezing",
@@ -141,7 +144,13 @@ impl fmt::Display for Lifecycle {
             Self::Closing => "closing",
             Self::Closed => "closed",
             Self::Failed => "failed",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Lifecycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -297,7 +297,7 @@ impl<H: Hal> Vbd<H> {
             Wish::Open => Lifecycle::Live,
             Wish::Shut(_) | Wish::Frozen => Lifecycle::Freezing,
         });
-        xen.record(Source::Vbd(self.number), "live", features.capacity);
+        xen.record(Source::Vbd(self.number), "sectors", features.capacity);
         Ok(())
     }
 

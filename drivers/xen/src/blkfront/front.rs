@@ -223,11 +223,20 @@ impl<H: Hal> Front<H> {
     /// Takes a step of the lifecycle. A disk that becomes live goes on with
     /// whatever was accepted before.
     pub(super) fn step(&mut self, to: Lifecycle) -> Result<(), WrongStep> {
-        self.gate.step(to)?;
+        self.advance(to)?;
         // Where the ring is used: what was queued, or submitted and not shown
         // to the host yet.
         self.fill();
         self.kick();
+        Ok(())
+    }
+
+    /// The same without going on.
+    pub(super) fn advance(&mut self, to: Lifecycle) -> Result<(), WrongStep> {
+        let from = self.state();
+        self.gate.step(to)?;
+        let source = Source::Vbd(self.number);
+        self.xen.record(source, to.name(), from as u64);
         Ok(())
     }
 
@@ -270,7 +279,7 @@ impl<H: Hal> Front<H> {
     /// Ends the device because the backend broke a rule: everything in flight
     /// ends with that rule's name, nothing from the ring is believed any more.
     pub(super) fn fail(&mut self, offence: Offence) {
-        if self.gate.step(Lifecycle::Failed).is_err() {
+        if self.advance(Lifecycle::Failed).is_err() {
             return;
         }
         self.offence = Some(offence);

@@ -19,7 +19,6 @@ impl<H: Hal> Vbd<H> {
     pub async fn run(self: Rc<Self>) {
         if let Err(error) = self.live_on().await {
             log::error!("{}: {error}", self.id);
-            self.xen.record(Source::Vbd(self.number), "failed", 0);
             *self.error.borrow_mut() = Some(error);
             self.cut(IoError::Gone);
             self.step(Lifecycle::Failed);

@@ -27,7 +27,7 @@ impl<H: Hal> Front<H> {
                 self.reap(usize::MAX);
                 // The backend may have broken a rule just now.
                 if self.state() == from {
-                    self.gate.step(Lifecycle::Suspended)?;
+                    self.advance(Lifecycle::Suspended)?;
                     self.suspended_from = from;
                 }
                 Ok(())
