@@ -70,7 +70,11 @@ const XEN_TROUBLE: [&str; 4] = ["grant_table.c", "BUG", "Assertion", "Xen WARN"]
 /// What dom0's kernel says without anybody being to blame: the emulated
 /// machine's clocks drift, and the block backend cleans up persistent grants
 /// later than it wished when a guest keeps more than 1056 pages granted.
-const NOBODYS_FAULT: [&str; 2] = ["clocksource", "cannot purge list"];
+const NOBODYS_FAULT: [&str; 3] = [
+    "clocksource",
+    "hrtimer: interrupt took",
+    "cannot purge list",
+];
 
 /// Linux gives warnings and worse these levels.
 const WARNING: u32 = 4;

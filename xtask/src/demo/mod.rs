@@ -23,7 +23,7 @@ const OWN_MIB: u32 = 112;
 const SPARE: u64 = 64 << 20;
 const DATA: u64 = 64 << 20;
 /// The ledger that lives through it.
-const LEDGER: &str = "ledger disk=xvda size=16M rate=1000 qd=8 reads=20";
+const LEDGER: &str = "ledger disk=xvda size=8M rate=500 qd=8 reads=20";
 
 /// What a person may choose.
 pub(crate) struct Options {

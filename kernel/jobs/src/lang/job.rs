@@ -325,7 +325,7 @@ jobs! {
         image: Option<DiskId>,
         /// Change nothing; say whether it would work, and if not, why.
         check: bool = "no",
-        /// First prove that nothing in job memory points at this boot.
+        /// Make words that point at this boot unusable, and hash the memory.
         audit: bool = "no",
         /// Make chunks smaller where that wins.
         compress: Compress = "none",

@@ -23,7 +23,7 @@ use crate::results::JobResult;
 use crate::scene::{Live, Scene};
 
 /// The ledger of every campaign: mixed I/O at depth 32.
-const LEDGER: &str = "ledger disk=xvda size=16M bs=4k qd=32 reads=30";
+const LEDGER: &str = "ledger disk=xvda size=8M bs=4k qd=32 reads=30";
 /// From creation to the first acknowledgement, on a machine that is busy.
 const UP: Duration = Duration::from_secs(90);
 /// For a freeze or a restore.

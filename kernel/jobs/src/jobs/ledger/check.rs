@@ -2,11 +2,17 @@
 
 use super::Run;
 use crate::error::JobError;
+use crate::io::Channel;
 use crate::ledger_format::{Audit, NoRecord, Record};
 use crate::machine::Machine;
 use crate::stream::stream;
 use crate::task::{Progress, Range};
+use alloc::vec;
 use firn_block::{Op, SECTOR};
+
+/// Bytes read at a time, and how many such reads are in flight.
+const LOOK: usize = 256 << 10;
+const LOOKS: usize = 4;
 
 impl<M: Machine> Run<'_, M> {
     /// Goes on after the records that are on the disk, if there are any: the
@@ -104,19 +110,24 @@ impl<M: Machine> Run<'_, M> {
             sectors: layout.slots * u64::from(layout.record) / SECTOR,
         };
         let progress = Progress::new(self.task, "looking at all records", range.bytes());
-        let Self {
-            channel, scratch, ..
-        } = self;
+        // Many records at a time: whoever waits for a restore waits for this.
+        let record = layout.record as usize;
+        let block = (LOOK / record).max(1) * record;
+        let mut scratch = vec![0; block];
+        let mut channel = Channel::open(&self.task.machine, self.args.disk, LOOKS, block)?;
+        let job = (Op::Read, range, block);
         stream(
             self.task,
-            channel,
+            &mut channel,
             progress,
-            (Op::Read, range, self.block),
+            job,
             |sector, bytes, buffer| {
                 let scratch = &mut scratch[..bytes];
                 buffer.region().copy_out(0, scratch);
-                let slot = (sector - layout.first) * SECTOR / u64::from(layout.record);
-                audit.look(slot, scratch);
+                let slot = (sector - layout.first) * SECTOR / record as u64;
+                for (slot, bytes) in (slot..).zip(scratch.chunks(record)) {
+                    audit.look(slot, bytes);
+                }
                 Ok(())
             },
         )
