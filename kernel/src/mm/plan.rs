@@ -18,6 +18,11 @@ const SMALL_BOOT_PART: u64 = 8;
 const SMALL_BOOT_BYTES: u64 = 10 << 20;
 /// Boot memory is never less and never more than this.
 const BOOT_BYTES: Range<u64> = 6 << 20..64 << 20;
+/// This part of boot memory is heap, the rest frames: a disk with a large ring
+/// takes 2 MiB of frames, and a tenth of that of heap.
+const HEAP_PART: u64 = 4;
+/// The heap is never smaller: the table of grants alone may grow to half of it.
+const HEAP_MIN: u64 = 2 << 20;
 /// Where the hypervisor's own pages go: below the local APIC and what a
 /// toolstack puts at the end of the first 4 GiB.
 const HOLES: Range<u64> = 0xf000_0000..0xfe00_0000;
@@ -124,8 +129,7 @@ impl Plan {
         let run = free
             .take(boot, PAGE, DIRECT_MAP_END)
             .ok_or(too_little("boot memory"))?;
-        // A disk with a large ring takes 2 MiB of frames, and half of that of heap.
-        let middle = align_down(run.start + boot / 8 * 5, PAGE);
+        let middle = align_down(run.end - (boot / HEAP_PART).max(HEAP_MIN), PAGE);
         let job = free
             .iter()
             .map(|r| align_up(r.start, LARGE_PAGE).unwrap_or(r.end)..align_down(r.end, LARGE_PAGE))
@@ -218,7 +222,7 @@ mod tests {
     fn a_usual_guest() {
         let plan = Plan::new(&[ram(0, 128 * MIB)], &[], IMAGE).expect("128 MiB are enough");
         let start = 0x18_2000;
-        assert_eq!(plan.frames, start..start + 10 * MIB / 8 * 5);
+        assert_eq!(plan.frames, start..start + 10 * MIB / 4 * 3);
         assert_eq!(plan.boot_heap, plan.frames.end..start + 10 * MIB);
         assert_eq!(plan.job, 12 * MIB..128 * MIB);
     }

@@ -180,7 +180,12 @@ impl Host for KernelHost {
     }
 
     fn reserve(&self) -> Result<(), Fault> {
-        self.state().scratch.reserve()
+        let scratch = &self.state().scratch;
+        // What is not there now is there once the data disks are disconnected.
+        match scratch.reserve() {
+            Err(_) if self.main_loop.bus.vbds().len() > 1 => Ok(()),
+            result => result,
+        }
     }
 
     async fn park(&self) -> Result<(), Fault> {
@@ -243,6 +248,10 @@ impl Host for KernelHost {
             Link::Image => Terms::Image,
         };
         self.note_link(disk, link);
+        if link == Link::Image {
+            // Before the ring: that can be small, this cannot.
+            self.state().scratch.reserve()?;
+        }
         let until = self.until(Step::Reconnect);
         vbd.connect(terms, until).await.map_err(fault)
     }
