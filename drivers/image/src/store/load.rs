@@ -93,6 +93,8 @@ struct Reader<'a> {
     into: Option<&'a Region>,
     /// The next chunk to ask for.
     next: u32,
+    /// The next chunk of which the pages that are not stored become zero.
+    zeroed: u32,
     /// Requests out for each chunk.
     left: Vec<u8>,
     codec: Option<Codec>,
@@ -160,6 +162,7 @@ impl<D: Device> Store<D> {
             table,
             into,
             next: 0,
+            zeroed: 0,
             left,
             codec,
             loaded: Loaded::default(),
@@ -170,60 +173,59 @@ impl<D: Device> Store<D> {
         Ok(reader.loaded)
     }
 
-    /// Asks for chunks as far ahead as there are lanes, and verifies those that
-    /// came while the others are on their way.
+    /// Asks for chunks as far ahead as there are lanes, verifies those that came
+    /// while the others are on their way, and makes pages zero when there is
+    /// nothing else to do. The queue is looked at after each of these.
     async fn read_all(&mut self, reader: &mut Reader<'_>) -> Result<(), Error> {
         loop {
-            while self.ask(reader).await? {}
-            self.io.kick()?;
-            while let Some((lane, purpose)) = self.io.harvest()? {
-                let left = &mut reader.left[purpose.tag as usize];
-                *left -= 1;
-                if *left == 0 {
-                    let memory = self.io.memory(lane);
-                    reader.take(purpose.tag, &memory, &mut self.page)?;
-                }
+            while self.ask(reader).await? {
+                self.io.kick()?;
             }
-            if reader.next == reader.table.header.chunks && self.io.in_flight() == 0 {
+            if self.verify_one(reader)? || reader.zero_one() {
+                self.io.glance().await?;
+            } else if reader.all_asked() && self.io.in_flight() == 0 {
                 return Ok(());
+            } else {
+                self.io.turn(WHAT).await?;
             }
-            self.io.turn(WHAT).await?;
         }
     }
 
-    /// Asks for the next chunk; false where there is none or no lane.
-    async fn ask(&mut self, reader: &mut Reader<'_>) -> Result<bool, Error> {
-        let index = reader.next;
-        let table = reader.table;
-        let Some(entry) = table.entries.get(index as usize) else {
+    /// Takes one request that came back; false where there is none.
+    fn verify_one(&mut self, reader: &mut Reader<'_>) -> Result<bool, Error> {
+        let Some((lane, purpose)) = self.io.harvest()? else {
             return Ok(false);
         };
-        let (first, end) = table.pages_of(index);
+        let left = &mut reader.left[purpose.tag as usize];
+        *left -= 1;
+        if *left == 0 {
+            let memory = self.io.memory(lane);
+            reader.take(purpose.tag, &memory, &mut self.page)?;
+        }
+        Ok(true)
+    }
+
+    /// Asks for the next stored chunk; false where there is none or no lane.
+    async fn ask(&mut self, reader: &mut Reader<'_>) -> Result<bool, Error> {
+        let table = reader.table;
+        reader.skip_empty();
+        let Some(entry) = table.entries.get(reader.next as usize) else {
+            return Ok(false);
+        };
+        let index = reader.next;
         let purpose = Purpose {
             what: WHAT,
             tag: index,
         };
-        let mut place = table.header.data_place() + entry.place;
+        let place = table.header.data_place() + entry.place;
         let own = self.own_lanes();
-        if entry.coding == NOTHING {
-            // Only zeros.
-        } else if reader.into.is_some() && table.in_place(entry) {
+        if reader.into.is_some() && table.in_place(entry) {
             let runs = entry.runs().count();
             if self.io.idle_count(own, usize::MAX) < runs {
                 return Ok(false);
             }
             reader.left[index as usize] = runs as u8;
-            for (run, count) in entry.runs() {
-                let Some(lane) = self.io.idle(own, usize::MAX) else {
-                    return Err(Error::Order("a lane vanished"));
-                };
-                let span = Span {
-                    offset: (first + run) * PAGE,
-                    ..table.area.span(place, count * PAGE)
-                };
-                self.io.send(lane, Op::Read, span, purpose).await?;
-                place += (count * PAGE) as u64;
-            }
+            self.ask_in_place(table, entry, place, purpose).await?;
         } else {
             let Some(lane) = self.io.idle(1, own) else {
                 return Ok(false);
@@ -232,16 +234,60 @@ impl<D: Device> Store<D> {
             let span = table.area.span(place, entry.padded() as usize);
             self.io.send(lane, Op::Read, span, purpose).await?;
         }
-        if let Some(memory) = reader.into {
-            let absent = (first..end).filter(|page| !entry.has(page - first));
-            absent.for_each(|page| memory.zero(page * PAGE, PAGE));
-        }
         reader.next += 1;
         Ok(true)
+    }
+
+    /// One request for each run of pages; there are lanes for all.
+    async fn ask_in_place(
+        &mut self,
+        table: &Table,
+        entry: &RawEntry,
+        mut place: u64,
+        purpose: Purpose,
+    ) -> Result<(), Error> {
+        let (first, _) = table.pages_of(purpose.tag);
+        for (run, count) in entry.runs() {
+            let Some(lane) = self.io.idle(self.own_lanes(), usize::MAX) else {
+                return Err(Error::Order("a lane vanished"));
+            };
+            let span = Span {
+                offset: (first + run) * PAGE,
+                ..table.area.span(place, count * PAGE)
+            };
+            self.io.send(lane, Op::Read, span, purpose).await?;
+            place += (count * PAGE) as u64;
+        }
+        Ok(())
     }
 }
 
 impl Reader<'_> {
+    fn skip_empty(&mut self) {
+        let rest = self.table.entries.get(self.next as usize..);
+        let rest = rest.unwrap_or_default();
+        let empty = rest.iter().take_while(|entry| entry.coding == NOTHING);
+        self.next += empty.count() as u32;
+    }
+
+    const fn all_asked(&self) -> bool {
+        self.next >= self.table.header.chunks
+    }
+
+    /// Makes the pages of one chunk zero that are not stored; false where all
+    /// are.
+    fn zero_one(&mut self) -> bool {
+        let (Some(memory), Some(entry)) = (self.into, self.table.entries.get(self.zeroed as usize))
+        else {
+            return false;
+        };
+        let (first, end) = self.table.pages_of(self.zeroed);
+        let absent = (first..end).filter(|page| !entry.has(page - first));
+        absent.for_each(|page| memory.zero(page * PAGE, PAGE));
+        self.zeroed += 1;
+        true
+    }
+
     /// All of chunk `index` is there, in place or in the lane: verifies it, and
     /// places what is not in place.
     fn take(&mut self, index: u32, lane: &Region, page: &mut Page) -> Result<(), Error> {

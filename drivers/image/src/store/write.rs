@@ -102,6 +102,8 @@ impl<D: Device> Store<D> {
                 self.send_chunk(plan, source.memory, &chunk, &mut written)
                     .await?;
             }
+            // Nobody starves, the ring neither, while there is more to look at.
+            self.io.glance().await?;
             plan.entries.push(chunk.entry);
         }
         Ok(written)
@@ -183,7 +185,7 @@ impl<D: Device> Store<D> {
         written.pages += entry.page_count() as u64;
         written.bytes += entry.padded();
         written.compressed += u32::from(entry.coding == LZ4);
-        self.io.glance().await
+        Ok(())
     }
 
     async fn send_staged(
