@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use firn_block::DiskId;
 use firn_block::gate::Lifecycle;
-use firn_task::{Executor, Signal, race};
+use firn_task::{Either, Executor, Signal, race};
 
 const VBDS: &str = "device/vbd";
 
@@ -154,24 +154,42 @@ impl<H: Hal + 'static> Bus<H> {
                 result => break result?,
             }
         };
+        let (mut numbers, mut outdated) = (Vec::new(), true);
         loop {
             let seen = self.changed.seen();
-            let generation = self.xen.generation();
-            let names = match self.store.directory(VBDS).await {
-                Ok(names) => names,
-                Err(error) if error.is_missing() => Vec::new(),
-                Err(error) if error.is_lost_connection() => {
-                    // Watches come back with the connection, and fire.
-                    self.mend(&error, generation).await?;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let numbers: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
+            if outdated {
+                numbers = self.list().await?;
+                self.scanned.set(true);
+            }
             self.update(&numbers);
-            self.scanned.set(true);
-            race(watch.changed(), self.changed.changed(seen)).await;
+            outdated = match race(watch.changed(), self.changed.changed(seen)).await {
+                Either::First(path) => self.concerns_list(&path),
+                Either::Second(()) => false,
+            };
         }
+    }
+
+    /// The numbers of the devices that the toolstack made.
+    async fn list(&self) -> Result<Vec<u32>, StoreError> {
+        loop {
+            let generation = self.xen.generation();
+            match self.store.directory(VBDS).await {
+                Ok(names) => return Ok(names.iter().filter_map(|n| n.parse().ok()).collect()),
+                Err(error) if error.is_missing() => return Ok(Vec::new()),
+                // Watches come back with the connection, and fire.
+                Err(error) if error.is_lost_connection() => self.mend(&error, generation).await?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether a change may be of the list of devices: most are of a key of a
+    /// device that is known, such as our own state.
+    fn concerns_list(&self, path: &str) -> bool {
+        let below = path.strip_prefix(VBDS).and_then(|p| p.strip_prefix('/'));
+        let device = below.and_then(|below| below.split_once('/'));
+        let number = device.and_then(|(name, _)| name.parse().ok());
+        !number.is_some_and(|number: u32| self.vbds.borrow().contains_key(&number))
     }
 
     /// Connects to xenstore again. A reset in the middle of that is followed
