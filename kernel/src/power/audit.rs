@@ -8,7 +8,7 @@
 //! looking, so an audit makes every such word unusable: whoever still uses it
 //! faults, here or after the restore, at the very place. Whatever goes on after
 //! an audited freeze has shown that it needs nothing of its former boot
-//! (docs/adr/0010-audit.md). Code and constants of the image are allowed, as the
+//! (docs/adr/0012-adopting-job-memory.md). Code and constants of the image are allowed, as the
 //! build must be the same.
 
 use alloc::string::String;
