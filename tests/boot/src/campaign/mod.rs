@@ -171,7 +171,7 @@ impl<'a> Run<'a> {
         let spec = GuestSpec::new("firn", Bench::elf())
             .with_memory(64)
             .with_cmdline(&format!(
-                "log=info -- wait-disk xvda timeout=30s; wait-disk xvdb timeout=30s; {LEDGER} &"
+                "log=info deadline=20 -- wait-disk xvda timeout=60s; wait-disk xvdb timeout=60s; {LEDGER} &"
             ))
             .with_disk(GuestDisk::new(self.data.name(), "xvda"))
             .with_disk(GuestDisk::new(self.image.name(), "xvdb"));
