@@ -1,6 +1,7 @@
-//! Guards of the drivers, and how to break each: a test has to notice.
+//! Guards of the drivers, the image and the freeze protocol, and how to break each: a test has to notice.
 
 mod image;
+mod protocol;
 
 /// One guard and its broken form.
 pub(crate) struct Mutant {
@@ -47,16 +48,25 @@ const MESSAGE: &str = "drivers/xen/src/store/message.rs";
 
 /// All of them.
 pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
-    DRIVERS.iter().chain(image::MUTANTS)
+    let others = image::MUTANTS.iter().chain(protocol::MUTANTS);
+    DRIVERS.iter().chain(others)
 }
 
 impl Mutant {
     /// The crates whose tests have to notice.
     pub(crate) fn packages(&self) -> &'static [&'static str] {
-        match self.file.starts_with("drivers/image/") {
-            true => &["firn-image"],
-            false => &["firn-block", "firn-xen", "firn-peers"],
-        }
+        let rooms: [(&str, &[&str]); 3] = [
+            ("drivers/image/", &["firn-image"]),
+            ("kernel/power/", &["firn-power", "firn-sim"]),
+            ("kernel/jobs/", &["firn-jobs"]),
+        ];
+        let room = rooms
+            .into_iter()
+            .find(|(room, _)| self.file.starts_with(room));
+        room.map_or(
+            &["firn-block", "firn-xen", "firn-peers"],
+            |(_, packages)| packages,
+        )
     }
 }
 
