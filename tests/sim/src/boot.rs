@@ -249,7 +249,8 @@ impl Boot {
                 if let Some(did) = disk.serve(&mut rng) {
                     moved = true;
                     let is_data = *id != self.image;
-                    self.witness.borrow_mut().did(*id, is_data, did);
+                    let content = |sector, sectors| disk.content(sector, sectors);
+                    self.witness.borrow_mut().did(*id, is_data, did, content);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::boot::{Boot, SCRATCH};
 use crate::fault::Kind;
-use crate::ram::RamDisk;
+use crate::ram::{Did, RamDisk};
 use firn_block::shm::Region;
 use firn_block::{DiskId, IoError, Queue, Request};
 use firn_image::{BuildId, Cpu, Gone, Heap};
@@ -41,6 +41,19 @@ impl SimHost {
     fn with<R>(&self, disk: DiskId, work: impl FnOnce(&mut RamDisk) -> R) -> Result<R, Fault> {
         let mut disks = self.0.disks.borrow_mut();
         disks.get_mut(&disk).map(work).ok_or(Fault::Gone)
+    }
+}
+
+impl SimHost {
+    /// Tells the witness what a disk did when its connection ended.
+    fn tell(&self, disk: DiskId, all: Vec<Did>) {
+        let is_data = disk != self.0.image;
+        for did in all {
+            let disks = self.0.disks.borrow();
+            let content = |sector, sectors| disks[&disk].content(sector, sectors);
+            let mut witness = self.0.witness.borrow_mut();
+            witness.did(disk, is_data, did, content);
+        }
     }
 }
 
@@ -164,10 +177,7 @@ impl Host for SimHost {
         self.waits().await?;
         let mut rng = self.0.rng.borrow_mut();
         let all = self.with(disk, |disk| disk.disconnect(&mut rng))?;
-        let is_data = disk != self.0.image;
-        for did in all {
-            self.0.witness.borrow_mut().did(disk, is_data, did);
-        }
+        self.tell(disk, all);
         Ok(())
     }
 
@@ -187,10 +197,7 @@ impl Host for SimHost {
             disk.connect(link);
             all
         })?;
-        let is_data = disk != self.0.image;
-        for did in all {
-            self.0.witness.borrow_mut().did(disk, is_data, did);
-        }
+        self.tell(disk, all);
         Ok(())
     }
 

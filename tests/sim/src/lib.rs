@@ -7,7 +7,7 @@
 //! What is simulated is below the queue ([`ram`]) and around it ([`boot`]). A
 //! [`witness`] that outlives every boot knows what must never be.
 //!
-//! [`model`] explores the protocol itself, [`table`]
+//! [`model`] explores the protocol itself, [`states`] every state that a power
 //! cut may leave of what the real code wrote, [`table`] every fault point.
 #![deny(unsafe_code)]
 
@@ -21,6 +21,7 @@ pub mod memory;
 pub mod model;
 pub mod ram;
 pub mod script;
+pub mod states;
 pub mod table;
 pub mod witness;
 pub mod writer;

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use firn_sim::campaign::Campaign;
 use firn_sim::memory::SimAlloc;
 use firn_sim::model::{Bounds, Broken, Protocol};
-use firn_sim::table;
+use firn_sim::{states, table};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -33,6 +33,12 @@ struct Args {
 enum Command {
     /// Injects every fault at every step, and prints how the machine stands.
     Faults,
+    /// Boots from every state that a power cut may leave of one recorded life.
+    States {
+        /// How many lives, each from the next seed.
+        #[arg(long, default_value_t = 4)]
+        lives: u64,
+    },
     /// Visits every state of the protocol's model, and leaves out its rules one
     /// at a time.
     Model {
@@ -55,6 +61,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let good = match args.command {
         Some(Command::Faults) => faults(),
+        Some(Command::States { lives }) => states(args.seed, lives),
         Some(Command::Model {
             cuts,
             faults,
@@ -89,6 +96,24 @@ fn faults() -> bool {
         bad += usize::from(row.wrong.is_some());
     }
     println!("{} fault points, {bad} wrong", points.len());
+    bad == 0
+}
+
+fn states(seed: u64, lives: u64) -> bool {
+    let (mut states, mut bad) = (0, 0);
+    for seed in seed..seed + lives {
+        let found = states::explore(seed);
+        let (points, restored) = (found.points, found.restored);
+        println!(
+            "seed {seed}: {points} points, {} states, {restored} restored, {} wrong",
+            found.states,
+            found.wrong.len()
+        );
+        found.wrong.iter().take(5).for_each(|w| println!("  {w}"));
+        states += found.states;
+        bad += found.wrong.len();
+    }
+    println!("{states} states, {bad} wrong");
     bad == 0
 }
 

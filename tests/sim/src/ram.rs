@@ -105,6 +105,12 @@ impl RamDisk {
         Some(did)
     }
 
+    /// What is on the disk, cache included.
+    #[must_use]
+    pub fn content(&self, sector: u64, sectors: u64) -> Vec<u8> {
+        self.disk.content(sector, sectors)
+    }
+
     /// The connection ends. What the host had not answered it may have done.
     pub fn disconnect(&mut self, rng: &mut SmallRng) -> Vec<Did> {
         let mut all = Vec::new();

@@ -75,8 +75,32 @@ impl fmt::Display for Wrong {
     }
 }
 
+/// Something that happened below the queue, or that the outside saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A disk wrote these sectors into its cache.
+    Wrote {
+        /// Which disk.
+        disk: DiskId,
+        /// The first sector.
+        sector: u64,
+        /// The bytes.
+        data: Vec<u8>,
+    },
+    /// A disk emptied its cache.
+    Flushed(DiskId),
+    /// A record was acknowledged.
+    Acked(u64),
+    /// A freeze ended with the power off.
+    Off,
+    /// A restore began to use the image up.
+    Consuming,
+    /// Gates opened.
+    Opened,
+}
+
 /// The observer of one life: it outlives every boot.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Witness {
     /// What happened so far.
     pub tally: Tally,
@@ -93,6 +117,8 @@ pub struct Witness {
     /// Nothing may be written but headers.
     pub shut: bool,
     data_writes: u64,
+    /// Everything that happened, if that is wanted.
+    pub events: Option<Vec<Event>>,
     /// Whether lines are kept.
     pub tracing: bool,
     trace: VecDeque<String>,
@@ -123,6 +149,32 @@ impl Witness {
         self.trace.iter().cloned().collect()
     }
 
+    /// An observer who knows of one image, and whether it went on already.
+    #[must_use]
+    pub fn of_image(hash: u64, went_on: bool) -> Self {
+        let image = Image {
+            hash,
+            data_writes: 0,
+            went_on,
+        };
+        Self {
+            images: vec![image],
+            ..Self::default()
+        }
+    }
+
+    /// The hash of the last image that was about to be committed.
+    #[must_use]
+    pub fn last_hash(&self) -> Option<u64> {
+        self.images.last().map(|image| image.hash)
+    }
+
+    fn record(&mut self, event: impl FnOnce() -> Event) {
+        if let Some(events) = &mut self.events {
+            events.push(event());
+        }
+    }
+
     /// A machine is switched on.
     pub const fn boot(&mut self) {
         self.adopted = None;
@@ -146,16 +198,32 @@ impl Witness {
             }
             // From here on the session may be used up without having gone on,
             // or somebody decided so.
-            Step::Consume | Step::Abandon | Step::Retire => self.promised = None,
+            Step::Consume | Step::Abandon | Step::Retire => {
+                self.record(|| Event::Consuming);
+                self.promised = None;
+            }
             _ => {}
         }
     }
 
-    /// A disk did something.
-    pub fn did(&mut self, disk: DiskId, is_data: bool, did: Did) {
-        let Did::Wrote { sector, sectors } = did else {
-            return;
+    /// A disk did something; `content` reads sectors of it.
+    pub fn did(
+        &mut self,
+        disk: DiskId,
+        is_data: bool,
+        did: Did,
+        content: impl FnOnce(u64, u64) -> Vec<u8>,
+    ) {
+        let (sector, sectors) = match did {
+            Did::Wrote { sector, sectors } => (sector, sectors),
+            Did::Flushed => return self.record(|| Event::Flushed(disk)),
+            Did::Nothing => return,
         };
+        self.record(|| Event::Wrote {
+            disk,
+            sector,
+            data: content(sector, sectors),
+        });
         if self.shut && (is_data || sector + sectors > HEADER_SECTORS) {
             let what = format!("sector {sector} of {disk} was written before a decision");
             self.offend("P6", what);
@@ -166,7 +234,8 @@ impl Witness {
     }
 
     /// The power went off at the end of a freeze.
-    pub const fn off(&mut self) {
+    pub fn off(&mut self) {
+        self.record(|| Event::Off);
         self.tally.frozen += 1;
         self.promised = self.images.len().checked_sub(1);
     }
@@ -185,6 +254,7 @@ impl Witness {
         if !std::mem::take(&mut self.shut) {
             return;
         }
+        self.record(|| Event::Opened);
         let writes = self.data_writes;
         let Some(image) = self.adopted.and_then(|at| self.images.get_mut(at)) else {
             if self.promised.take().is_some() {
@@ -215,6 +285,7 @@ impl Witness {
     /// A record was acknowledged.
     pub fn ack(&mut self, seq: u64) {
         self.tally.acked += 1;
+        self.record(|| Event::Acked(seq));
         let last = self.acked.back().copied().unwrap_or(0);
         if seq <= last {
             self.offend("P1", format!("record {seq} was acknowledged after {last}"));

@@ -60,3 +60,12 @@ fn the_model_holds_and_needs_every_rule() {
         );
     }
 }
+
+#[test]
+fn no_state_that_a_power_cut_leaves_loses_anything() {
+    for seed in 1..4 {
+        let found = firn_sim::states::explore(seed);
+        assert_eq!(found.wrong, Vec::<String>::new(), "seed {seed}");
+        assert!(found.states > 500 && found.restored > 10, "{found:?}");
+    }
+}
