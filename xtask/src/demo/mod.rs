@@ -117,7 +117,9 @@ fn first_jobs(fill: u32) -> String {
 fn spec(elf: PathBuf, jobs: &str, fill: u32) -> GuestSpec {
     GuestSpec::new("firn", elf)
         .with_memory(fill + OWN_MIB)
-        .with_cmdline(&format!("log=info deadline=20 -- {jobs}"))
+        .with_cmdline(&format!(
+            "log=info deadline=20 freeze.deadline=30s -- {jobs}"
+        ))
         .with_disk(GuestDisk::new("xvda", "xvda"))
         .with_disk(GuestDisk::new("xvdb", "xvdb"))
 }

@@ -171,7 +171,7 @@ impl<'a> Run<'a> {
         let spec = GuestSpec::new("firn", Bench::elf())
             .with_memory(64)
             .with_cmdline(&format!(
-                "log=info deadline=20 -- wait-disk xvda timeout=60s; wait-disk xvdb timeout=60s; {LEDGER} &"
+                "log=info deadline=20 freeze.deadline=30s -- wait-disk xvda timeout=60s; wait-disk xvdb timeout=60s; {LEDGER} &"
             ))
             .with_disk(GuestDisk::new(self.data.name(), "xvda"))
             .with_disk(GuestDisk::new(self.image.name(), "xvdb"));
@@ -238,6 +238,9 @@ impl<'a> Run<'a> {
 
     /// Waits for a freeze that was begun, up to the end of the guest.
     fn wait_off(&mut self) -> Result<()> {
+        // The event `frozen`, or else the job's result.
+        self.live()?.guest.wait_for(":\"fr", CYCLE)?;
+        self.no_failed_job()?;
         let exit = self.live()?.guest.wait_exit(CYCLE)?;
         ensure!(exit == Exit::PowerOff, "it ended with {exit:?}");
         self.keep_console()

@@ -1,6 +1,7 @@
 //! What a guest meets in its life on real Xen.
 //! All scenarios share one lab; the host looks at the disk files itself.
 
+mod changed;
 mod disks;
 mod hotplug;
 mod input;
