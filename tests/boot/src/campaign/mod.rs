@@ -169,7 +169,7 @@ impl<'a> Run<'a> {
     /// Creates the guest, as often as one likes: the same disks, the same line.
     fn create(&mut self) -> Result<()> {
         let spec = GuestSpec::new("firn", Bench::elf())
-            .with_memory(64)
+            .with_memory(128)
             .with_cmdline(&format!(
                 "log=info deadline=20 freeze.deadline=30s -- wait-disk xvda timeout=60s; wait-disk xvdb timeout=60s; {LEDGER} &"
             ))
