@@ -4,7 +4,7 @@ use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
 
-use firn_block::{Armed, Completion, DiskId, Queue};
+use firn_block::{Armed, Completion, DiskId, Op, Queue};
 use firn_task::{Executor, Instant, sleep_until};
 use firn_xen::blkfront::VbdConfig;
 use firn_xen::bus::Bus;
@@ -25,7 +25,7 @@ use crate::arch::{FirstCpu, idle};
 use crate::clock;
 use crate::host::xen::{self, XenHal};
 use crate::mm::{self, Memory};
-use crate::power::PowerState;
+use crate::power::{self, PowerState};
 
 const FIRST_VCPU: u32 = 0;
 /// Completions handed out by one disk in one pass.
@@ -54,6 +54,8 @@ pub struct MainLoop {
     jobs: Cell<&'static JobState>,
     /// No job runs, and nobody but the power code touches job memory.
     parked: Cell<bool>,
+    /// After a restore: nothing was read yet.
+    pub(crate) awaits_read: Cell<bool>,
     /// What the jobs' clock is ahead of this boot's.
     job_clock: Cell<Duration>,
     /// What jobs call the disks.
@@ -97,6 +99,7 @@ impl MainLoop {
                 drivers,
                 jobs: Cell::new(JobState::create()),
                 parked: Cell::new(false),
+                awaits_read: Cell::new(false),
                 job_clock: Cell::new(Duration::ZERO),
                 names: RefCell::new(Names::new()),
                 power: PowerState::default(),
@@ -248,6 +251,10 @@ impl MainLoop {
     }
 
     fn deliver(&self, completion: Completion) {
+        if self.awaits_read.get() && completion.request.op == Op::Read {
+            self.awaits_read.set(false);
+            power::first_read(self.xen.hal.now());
+        }
         let _job = mm::enter(Memory::Job);
         if let Err(stray) = self.jobs().channels.deliver(completion) {
             log::error!("a completion that nobody waits for: {stray:?}");

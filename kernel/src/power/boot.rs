@@ -53,6 +53,7 @@ fn conclude(host: KernelHost, boot: &Boot) -> Begin {
         Boot::Restored(restored) => {
             events::restored(&host, restored);
             host.answer_restored(restored);
+            host.main_loop.awaits_read.set(true);
             Begin::Restored
         }
         Boot::Refused(refused) => {

@@ -122,6 +122,14 @@ pub(super) fn restored(host: &KernelHost, restored: &Restored) {
     }
 }
 
+/// A job of the image has read something for the first time in this boot.
+pub(crate) fn first_read(now: Instant) {
+    let since = now.since(Instant::default());
+    let line = format!("{} ms after the entry", since.as_millis());
+    let fields = json!({ "first_read_seconds": since.as_secs_f64() });
+    tell("first-read", &line, fields);
+}
+
 /// Something has to be decided before jobs may write.
 pub(super) fn refused(host: &KernelHost, trouble: &Trouble) {
     let (what, hint) = (format!("{}", trouble.fault), trouble.fault.hint());

@@ -24,6 +24,8 @@ use spin::Once;
 pub use audit::{Audit, Finding, Owner, POISON, audit};
 #[cfg(firn_bare)]
 pub(crate) use boot::{Begin, begin, limits};
+#[cfg(firn_bare)]
+pub(crate) use events::first_read;
 pub use hash::memory_hash;
 #[cfg(firn_bare)]
 pub(crate) use host::{KernelHost, PowerState};
