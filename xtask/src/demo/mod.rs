@@ -83,6 +83,7 @@ pub(crate) fn freeze(options: &Options) -> Result<()> {
     let second = live(&lab, &spec("poweroff"), show, options.deadline)?;
     judge(&second.results)?;
     let restored = Event::last(&second.console, "restored").context("it was not restored")?;
+    let first_read = Event::last(&second.console, "first-read");
     let (_, state) = image_state(&image)?.context("there is no image on xvdb")?;
     ensure!(state == State::Consumed, "the image on xvdb is {state}");
     let after = at.tally(&data, &(first.console + "\n" + &second.console))?;
@@ -90,7 +91,7 @@ pub(crate) fn freeze(options: &Options) -> Result<()> {
     let report = Report::new(
         described,
         &first.results,
-        (&frozen, &restored),
+        (&frozen, &restored, first_read.as_ref()),
         (&before, &after),
     )?;
     if options.json {

@@ -48,7 +48,7 @@ impl Report {
     pub(crate) fn new(
         lab: String,
         results: &[JobResult],
-        (frozen, restored): (&Event, &Event),
+        (frozen, restored, first_read): (&Event, &Event, Option<&Event>),
         (before, after): (&Tally, &Tally),
     ) -> Result<Self> {
         let hash = |event: &Event| event.text("memory_hash").map(str::to_owned);
@@ -78,7 +78,7 @@ impl Report {
                 raw(results, "read")?,
             ),
             gap_seconds: of(frozen, "gap_seconds")?,
-            first_read_seconds: restored.number("first_read_seconds"),
+            first_read_seconds: first_read.and_then(|e| e.number("first_read_seconds")),
             freeze_seconds: of(frozen, "seconds")?,
             restore_seconds: of(restored, "up")?,
         })
