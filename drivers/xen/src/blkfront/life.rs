@@ -12,7 +12,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use firn_block::IoError;
 use firn_block::gate::Lifecycle;
-use firn_task::race;
+use firn_task::{Either, race};
 
 impl<H: Hal> Vbd<H> {
     /// The device's life, from handshake to removal.
@@ -110,29 +110,39 @@ impl<H: Hal> Vbd<H> {
     /// Watches a live connection until something ends it.
     async fn follow(&self, other: &mut OtherEnd<H>) -> Result<End, ConnectError> {
         let attention = self.front.borrow().attention.clone();
+        let mut changed = true;
         loop {
             let seen = attention.seen();
+            self.check_host(other)?;
             if self.front.borrow().offence().is_some() {
                 return Ok(End::Offence);
-            }
-            match self.state_of(other).await? {
-                XenbusState::CONNECTED => self.look_for_resize(other).await?,
-                XenbusState::CLOSING => return Ok(End::BackendCloses),
-                // It forgot us: whatever was in flight is lost with it.
-                XenbusState::UNKNOWN
-                | XenbusState::INITIALISING
-                | XenbusState::INIT_WAIT
-                | XenbusState::CLOSED => return Ok(End::BackendGone),
-                XenbusState::RECONFIGURING | XenbusState::RECONFIGURED => {}
-                state => {
-                    let step = "stay connected";
-                    return Err(ConnectError::OutOfOrder { step, state });
-                }
             }
             if self.wish.get() == Wish::Frozen && self.state() == Lifecycle::Freezing {
                 return Ok(End::Freeze);
             }
-            race(other.watch.changed(), attention.changed(seen)).await;
+            if changed && let Some(end) = self.look_at_backend(other).await? {
+                return Ok(end);
+            }
+            let news = race(other.watch.changed(), attention.changed(seen)).await;
+            // Looking costs round trips, which a freeze has to wait for.
+            changed = matches!(news, Either::First(_)) || self.removed.get();
+        }
+    }
+
+    /// What a look at a connected backend shows: the end of the connection, or
+    /// that it goes on.
+    async fn look_at_backend(&self, other: &OtherEnd<H>) -> Result<Option<End>, ConnectError> {
+        let step = "stay connected";
+        match self.state_of(other).await? {
+            XenbusState::CONNECTED => self.look_for_resize(other).await.map(|()| None),
+            XenbusState::CLOSING => Ok(Some(End::BackendCloses)),
+            // It forgot us: whatever was in flight is lost with it.
+            XenbusState::UNKNOWN
+            | XenbusState::INITIALISING
+            | XenbusState::INIT_WAIT
+            | XenbusState::CLOSED => Ok(Some(End::BackendGone)),
+            XenbusState::RECONFIGURING | XenbusState::RECONFIGURED => Ok(None),
+            state => Err(ConnectError::OutOfOrder { step, state }),
         }
     }
 
