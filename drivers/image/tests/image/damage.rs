@@ -209,6 +209,17 @@ fn keys_open_only_what_they_sealed() {
 }
 
 #[test]
+fn two_chunks_of_one_image_share_no_byte_stream() {
+    let memory = Memory::new(512);
+    for page in [0, 256] {
+        memory.0.copy_in(page * PAGE, &[7; PAGE]);
+    }
+    let data = frozen(&memory.0, sealed(1)).data();
+    let (one, two) = data[65_536 + 4096..].split_at(PAGE);
+    assert!(one != &two[..PAGE], "the same page looks different");
+}
+
+#[test]
 fn two_images_under_one_key_share_no_byte_stream() {
     let memory = Memory::random(300, 3);
     let a = frozen(&memory.0, sealed(1)).data();

@@ -2,7 +2,10 @@
 
 use crate::disk::Host;
 use crate::guest::{Failed, Memory, Session, frozen, run};
-use firn_image::{Error, How, Verdict};
+use firn_block::{Op, PAGE};
+use firn_image::{Error, How, Source, Verdict};
+use std::future::Future;
+use std::task::{Context, Waker};
 
 #[test]
 fn an_error_of_any_request_ends_the_freeze_and_leaves_no_image_unknown() {
@@ -147,4 +150,36 @@ fn scratch_memory_that_the_host_keeps_is_used_again() {
         run(store.look(area)).expect("readable").verdict(),
         Verdict::Blank
     ));
+}
+
+#[test]
+fn a_flush_waits_for_what_a_dropped_step_left_behind() {
+    let memory = Memory::new(40 * 256);
+    for page in 0..memory.0.page_count() {
+        memory.0.copy_in(page * PAGE, &[1]);
+    }
+    let host = Host::new(48 << 20);
+    let mut session = Session::new(&host, 1);
+    let area = run(session.store.area()).expect("readable").expect("whole");
+    run(session.store.format(area)).expect("written");
+    let mut plan = run(session.plan(&memory.0, &[], How::default())).expect("it fits");
+    let source = Source {
+        memory: &memory.0,
+        free: &[],
+    };
+    let mut writing = Box::pin(session.store.write_chunks(&mut plan, &source));
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..20 {
+        assert!(writing.as_mut().poll(&mut context).is_pending());
+    }
+    drop(writing);
+    let before = host.served();
+    run(session.store.flush()).expect("a friendly disk");
+    let log = host.disk.borrow().log.clone();
+    let after: Vec<Op> = log[before as usize..].iter().map(|(op, ..)| *op).collect();
+    assert!(after.len() > 10, "writes were under way");
+    assert_eq!(
+        after.iter().position(|op| *op == Op::Flush),
+        Some(after.len() - 1)
+    );
 }
