@@ -164,6 +164,11 @@ impl MainLoop {
         self.replace_jobs(JobState::create());
     }
 
+    /// Whether jobs stand still.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.parked.get()
+    }
+
     /// Takes another state of the jobs, such as one that was loaded; they are
     /// parked. Their clock goes on where it stopped, and never back.
     pub(crate) fn replace_jobs(&self, jobs: &'static JobState) {

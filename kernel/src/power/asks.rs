@@ -189,6 +189,7 @@ impl KernelHost {
         let gone = firn_power::cold(&self, state.limits.get(), &undecided).await;
         let gone = gone.map_err(|trouble| self.refusal(&trouble))?;
         state.undecided.borrow_mut().clear();
+        state.guarded.set(false);
         self.main_loop.bus.keep_shut(false);
         for (disk, generation) in &gone {
             events::abandoned(&self, *disk, *generation);

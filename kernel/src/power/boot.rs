@@ -36,6 +36,7 @@ pub(crate) fn begin(main_loop: &'static MainLoop, options: BootOptions) -> Begin
         *theirs.borrow_mut() = Some(conclude(host, &boot));
     });
     main_loop.run_until(|| outcome.borrow().is_some());
+    main_loop.drivers.spawn(host.open_late_disks());
     outcome.take().unwrap_or(Begin::Refused)
 }
 
@@ -60,6 +61,7 @@ fn conclude(host: KernelHost, boot: &Boot) -> Begin {
             events::refused(&host, &refused.trouble);
             let state = host.state();
             state.undecided.borrow_mut().clone_from(&refused.undecided);
+            state.guarded.set(true);
             state.inhabited.set(true);
             host.main_loop.unpark();
             Begin::Refused

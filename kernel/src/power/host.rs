@@ -43,6 +43,8 @@ pub(crate) struct PowerState {
     pub(super) key: RefCell<Option<Key>>,
     /// Disks that a refused boot could not decide about.
     pub(super) undecided: RefCell<Vec<DiskId>>,
+    /// A boot was refused: disks stay shut until somebody goes on cold.
+    pub(super) guarded: Cell<bool>,
     /// A sequence is at work: there is one at a time.
     working: Cell<bool>,
     pub(super) marks: Marks,
@@ -81,6 +83,27 @@ impl KernelHost {
         }
         self.state().marks.clear();
         Ok(Working(self.state()))
+    }
+
+    /// Opens disks that connected after the boot had decided: they were told to
+    /// stay shut until then. Not while something is under way, or undecided.
+    pub(super) async fn open_late_disks(self) {
+        let bus = &self.main_loop.bus;
+        loop {
+            let seen = bus.changed().seen();
+            let state = self.state();
+            let shut = state.working.get() || state.guarded.get() || self.main_loop.is_parked();
+            if !shut {
+                bus.for_each(|vbd| {
+                    if vbd.state() == Lifecycle::Freezing
+                        && let Err(error) = vbd.open()
+                    {
+                        log::debug!("{error}");
+                    }
+                });
+            }
+            bus.changed().changed(seen).await;
+        }
     }
 
     fn vbd(&self, disk: DiskId) -> Result<Rc<Vbd<XenHal>>, Fault> {
