@@ -34,7 +34,7 @@ impl Frozen {
             console: String::new(),
         };
         let jobs = format!(
-            "{LEDGER} &; sleep time=500ms; freeze image=xvdb audit; sleep time=300ms; stop; poweroff"
+            "fill size=8M; {LEDGER} &; sleep time=1s; freeze image=xvdb audit; fill-check; sleep time=3s; stop; poweroff"
         );
         let live = frozen.boot(&frozen.spec(options, &jobs))?;
         let exit = live.guest.wait_exit(SOON)?;
