@@ -46,7 +46,7 @@ impl Frozen {
 
     fn spec(&self, options: &str, jobs: &str) -> GuestSpec {
         GuestSpec::new("firn", Bench::elf())
-            .with_memory(128)
+            .with_memory(256)
             .with_cmdline(&format!(
                 "log=info deadline=20 freeze.deadline=30s {options} -- {jobs}"
             ))
@@ -152,7 +152,7 @@ fn refused_where_it_does_not_fit_and_restored_where_it_does() -> Result<()> {
     let folder = Cache::open()?.run_folder()?;
     let same = frozen.spec("", "poweroff");
 
-    frozen.refused(&same.clone().with_memory(96), "memory")?;
+    frozen.refused(&same.clone().with_memory(192), "memory")?;
     let mut other = same.clone();
     other.kernel = another_build(&folder)?;
     frozen.refused(&other, "build")?;
@@ -174,7 +174,7 @@ fn refused_where_it_does_not_fit_and_restored_where_it_does() -> Result<()> {
         "blk.persistent=no blk.segments=11 blk.ring-order=0",
         "poweroff",
     );
-    changed.memory = 192;
+    changed.memory = 320;
     changed.vcpus = 2;
     changed.disks[0].vdev = "xvdd".into();
     changed.disks[1].vdev = "xvdc".into();
