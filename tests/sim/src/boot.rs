@@ -9,6 +9,7 @@ use crate::writer;
 use firn_block::gate::Lifecycle;
 use firn_block::shm::Region;
 use firn_block::{DiskId, PAGE, Queue};
+use firn_jobs::shell::Shell;
 use firn_peers::Disk;
 use firn_power::Step;
 use firn_task::{Executor, Instant, Timers};
@@ -158,6 +159,23 @@ impl Boot {
         let ack = |seq| with_witness(|witness| witness.ack(seq));
         let wrong = |what: String| with_witness(|witness| witness.offend("P1", what));
         let job = writer::write(SimMachine, disk, ack, wrong);
+        self.jobs().executor.spawn(job);
+    }
+
+    /// Starts the real job that does so, as a person would. `recover`: it
+    /// learns from the disk what an earlier one did.
+    pub fn start_ledger(&self, disk: DiskId, recover: bool) {
+        let _in = self.arena.enter();
+        let (size, id) = (writer::LEDGER_SECTORS / 2, writer::LEDGER);
+        let line = format!("ledger disk={disk} size={size}K bs=512 qd=4 id={id} reads=20 every=0s");
+        let line = match recover {
+            true => line,
+            false => line + " recover=no",
+        };
+        let job = async move {
+            let shell = Shell::new(SimMachine);
+            let _ = shell.run_line(&line).await;
+        };
         self.jobs().executor.spawn(job);
     }
 

@@ -2,10 +2,12 @@
 
 use crate::boot::{Boot, SCRATCH};
 use crate::fault::Kind;
+use crate::machine::JobState;
 use crate::ram::{Did, RamDisk};
 use firn_block::shm::Region;
 use firn_block::{DiskId, IoError, Queue, Request};
 use firn_image::{BuildId, Cpu, Gone, Heap};
+use firn_jobs::Era;
 use firn_peers::memory;
 use firn_power::{Disk, Fault, Host, Link, Report, Step, Then};
 use firn_task::{Instant, Time, Timers, yield_now};
@@ -251,10 +253,16 @@ impl Host for SimHost {
     fn adopt(&self) -> Result<(), Fault> {
         self.check()?;
         let adopted = self.0.arena.adopt();
-        let jobs = adopted.map_err(|error| Fault::Other(error.to_string()))?;
+        let jobs: &'static JobState = adopted.map_err(|error| Fault::Other(error.to_string()))?;
         self.0.replace_jobs(jobs);
         let hash = self.0.hash();
         self.0.witness.borrow_mut().adopt(hash);
+        let era = jobs.era.get();
+        jobs.era.set(Era {
+            boot: era.boot + 1,
+            restores: era.restores + 1,
+            ..era
+        });
         Ok(())
     }
 

@@ -44,7 +44,7 @@ pub struct Outcome {
 /// Plays a script. `tracing` keeps a trace.
 #[must_use]
 pub fn play(script: &Script, tracing: bool) -> Outcome {
-    let life = Life::new(script.lying, tracing);
+    let life = Life::with_job(script.lying, tracing, script.ledger);
     let mut boot = life.switch_on(script.cycles.first().map_or(0, |cycle| cycle.seed));
     for cycle in &script.cycles {
         if life.is_wrong() {
@@ -62,13 +62,24 @@ pub fn play(script: &Script, tracing: bool) -> Outcome {
 pub struct Life {
     /// What outlives its boots.
     pub hardware: Hardware,
+    ledger: bool,
 }
 
 impl Life {
     /// New disks, a new machine.
     #[must_use]
     pub fn new(lying: bool, tracing: bool) -> Self {
-        let disks = [(DATA, writer::ROOM), (IMAGE, IMAGE_SECTORS)];
+        Self::with_job(lying, tracing, false)
+    }
+
+    /// The same; with `ledger` the job is the real one.
+    #[must_use]
+    pub fn with_job(lying: bool, tracing: bool, ledger: bool) -> Self {
+        let room = match ledger {
+            true => writer::LEDGER_SECTORS,
+            false => writer::ROOM,
+        };
+        let disks = [(DATA, room), (IMAGE, IMAGE_SECTORS)];
         let disks: Vec<_> = disks.map(|(id, n)| (id, Disk::new(n))).into();
         for (_, disk) in &disks {
             disk.lie_about_flush(lying);
@@ -76,6 +87,7 @@ impl Life {
         let mut witness = Witness::default();
         witness.tracing = tracing;
         Self {
+            ledger,
             hardware: Hardware {
                 arena: Rc::new(Arena::claim()),
                 disks,
@@ -109,7 +121,7 @@ impl Life {
         let boot = Boot::start(&self.hardware, seed);
         match self.boot(&boot, BootOptions::default()) {
             Ok(Booted::Cold(_)) => {
-                boot.start_writer(DATA);
+                self.start_job(&boot, false);
                 Some(boot)
             }
             other => {
@@ -117,6 +129,13 @@ impl Life {
                 boot.end();
                 None
             }
+        }
+    }
+
+    fn start_job(&self, boot: &Boot, recover: bool) {
+        match self.ledger {
+            true => boot.start_ledger(DATA, recover),
+            false => boot.start_writer(DATA),
         }
     }
 
@@ -144,7 +163,12 @@ impl Life {
 
     /// Whether the machine runs on.
     fn run_and_freeze(&self, boot: &Rc<Boot>, cycle: &Cycle) -> Result<bool, Cut> {
-        boot.run_for(cycle.run)?;
+        // To look through its disk takes the real ledger longer.
+        boot.run_for(if self.ledger {
+            10 * cycle.run
+        } else {
+            cycle.run
+        })?;
         boot.injected.set(cycle.fault);
         self.tally(|tally| tally.freezes += 1);
         let ended = self.freeze(boot, cycle.ask)?;
@@ -218,8 +242,12 @@ impl Life {
             });
             disk.clear_log();
         }
-        let acked = self.hardware.witness.borrow().acked.clone();
-        if let Err(lost) = writer::check(&self.hardware.disks[0].1, acked) {
+        let data = &self.hardware.disks[0].1;
+        let checked = match self.ledger {
+            true => writer::audit(data, &self.hardware.witness.borrow().acks),
+            false => writer::check(data, self.hardware.witness.borrow().acked.clone()),
+        };
+        if let Err(lost) = checked {
             self.offend("P1", lost);
         }
     }
@@ -274,7 +302,7 @@ impl Life {
         match ended {
             Booted::Cold(_) => {
                 self.tally(|tally| tally.cold += 1);
-                boot.start_writer(DATA);
+                self.start_job(boot, true);
             }
             Booted::Restored(restored) => {
                 self.tally(|tally| tally.restored += 1);
@@ -303,7 +331,7 @@ impl Life {
         let runs = matches!(ended, Ok(Ok(_)));
         if runs {
             self.tally(|tally| tally.cold += 1);
-            boot.start_writer(DATA);
+            self.start_job(boot, true);
         }
         runs && boot.is_live(DATA) && boot.is_live(IMAGE)
     }

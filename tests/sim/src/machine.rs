@@ -14,6 +14,7 @@ use firn_jobs::{
     PowerRefusal, Report, StoreAsk, StoreFuture,
 };
 use firn_task::{Executor, Instant, Time, Timers};
+use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -26,6 +27,8 @@ pub struct JobState {
     pub timers: Timers,
     /// Their requests.
     pub channels: ChannelTable,
+    /// Which stretch of the machine's life this is.
+    pub era: Cell<Era>,
 }
 
 impl JobState {
@@ -36,6 +39,11 @@ impl JobState {
             executor: Executor::new(),
             timers: Timers::new(),
             channels: ChannelTable::new(),
+            era: Cell::new(Era {
+                boot: 0,
+                restores: 0,
+                resumes: 0,
+            }),
         }))
     }
 }
@@ -64,14 +72,27 @@ impl Time for SimMachine {
 }
 
 impl Machine for SimMachine {
-    fn print(&self, _text: fmt::Arguments<'_>) {}
+    fn print(&self, text: fmt::Arguments<'_>) {
+        let _out = Inside::leave();
+        let line = text.to_string();
+        self.boot().witness.borrow_mut().console(&line);
+    }
 
     fn poll_input(&self, _context: &mut Context<'_>) -> Poll<u8> {
         Poll::Pending
     }
 
     fn disks(&self) -> Vec<DiskReport> {
-        Vec::new()
+        let boot = self.boot();
+        let disks = boot.disks.borrow();
+        let report = |disk: &crate::ram::RamDisk| DiskReport {
+            id: disk.info.id,
+            state: disk.state,
+            info: Some(disk.info.clone()),
+            features: String::new(),
+            stats: *disk.stats(),
+        };
+        disks.values().map(report).collect()
     }
 
     fn with_queue<T, R>(
@@ -150,11 +171,7 @@ impl Machine for SimMachine {
     }
 
     fn era(&self) -> Era {
-        Era {
-            boot: 0,
-            restores: 0,
-            resumes: 0,
-        }
+        self.boot().jobs().era.get()
     }
 
     fn spawn(&self, job: JobFuture) {

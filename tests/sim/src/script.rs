@@ -153,6 +153,8 @@ pub struct Script {
     pub cycles: Vec<Cycle>,
     /// Whether the disks only say that they flush.
     pub lying: bool,
+    /// Whether the job is the real `ledger`, or the small writer of records.
+    pub ledger: bool,
 }
 
 impl Script {
@@ -163,6 +165,7 @@ impl Script {
         Self {
             cycles: (0..cycles).map(|_| Cycle::draw(&mut rng)).collect(),
             lying,
+            ledger: seed.is_multiple_of(8),
         }
     }
 
@@ -183,6 +186,7 @@ impl Script {
         let with = |cycles| Self {
             cycles,
             lying: self.lying,
+            ledger: self.ledger,
         };
         let mut all = Vec::new();
         for half in [self.cycles.len() / 2, 1] {

@@ -3,6 +3,7 @@
 use crate::ram::Did;
 use crate::writer;
 use firn_block::DiskId;
+use firn_jobs::ledger_format::Acks;
 use firn_power::Step;
 use std::collections::VecDeque;
 use std::fmt;
@@ -108,6 +109,8 @@ pub struct Witness {
     pub wrong: Option<Wrong>,
     /// The newest records acknowledged, as many as the disk holds.
     pub acked: VecDeque<u64>,
+    /// What the real ledger's console said.
+    pub acks: Acks,
     images: Vec<Image>,
     /// Of the image that this boot adopted.
     adopted: Option<usize>,
@@ -279,6 +282,17 @@ impl Witness {
     pub fn thawed(&mut self) {
         if let Some(last) = self.images.last_mut() {
             last.went_on = true;
+        }
+    }
+
+    /// A line on the console.
+    pub fn console(&mut self, line: &str) {
+        let before = self.acks.upto;
+        self.acks.line(writer::LEDGER, line);
+        self.tally.acked += self.acks.upto - before;
+        self.note(|| format!("  > {}", line.trim_end()));
+        if line.contains("firn-result") && line.contains("mismatch") {
+            self.offend("P1", line.trim_end());
         }
     }
 

@@ -4,11 +4,16 @@
 use firn_block::{Completion, DiskId, Op, Request, SECTOR};
 use firn_jobs::Machine;
 use firn_jobs::io::Channel;
+use firn_jobs::ledger_format::{Acks, Audit, Layout};
 use firn_peers::Disk;
 use std::time::Duration;
 
 /// Records on the disk: the newest so many.
 pub const ROOM: u64 = 32;
+/// The number of the real ledger.
+pub const LEDGER: u64 = 7;
+/// Sectors of its disk, one record each.
+pub const LEDGER_SECTORS: u64 = 1024;
 /// Records written before a flush.
 const BATCH: u64 = 3;
 const WORDS: usize = SECTOR as usize / 8;
@@ -62,6 +67,27 @@ pub fn check(disk: &Disk, acked: impl IntoIterator<Item = u64>) -> Result<(), St
         }
     }
     Ok(())
+}
+
+/// Looks through the real ledger on a disk, as the host does.
+///
+/// # Errors
+/// What is lost or doubled.
+pub fn audit(disk: &Disk, acks: &Acks) -> Result<(), String> {
+    let Some(layout) = Layout::new(LEDGER, 0, LEDGER_SECTORS * SECTOR, SECTOR) else {
+        return Err("a ledger of an impossible layout".into());
+    };
+    let mut bytes = vec![0; (LEDGER_SECTORS * SECTOR) as usize];
+    disk.read(0, &mut bytes);
+    let mut audit = Audit::new(layout);
+    for (slot, record) in (0..).zip(bytes.chunks_exact(SECTOR as usize)) {
+        audit.look(slot, record);
+    }
+    let tally = audit.tally(acks);
+    match tally.is_whole() {
+        true => Ok(()),
+        false => Err(format!("{tally:?}")),
+    }
 }
 
 /// What the job remembers: in job memory, so it is part of every image.
