@@ -258,12 +258,6 @@ const DRIVERS: &[Mutant] = &[
         "kept.sort_unstable_by_key(|parent| u64::MAX - parent.token.0);",
     ),
     mutant(
-        "what the old host had is ended on the new one",
-        CLOSE,
-        "if link.generation != xen.generation() {",
-        "if link.generation != xen.generation() && false {",
-    ),
-    mutant(
         "grants of the old host count on the new one",
         BUFFERS,
         "registered.grants.clear();",
