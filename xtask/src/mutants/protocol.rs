@@ -75,7 +75,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "a header that may be valid is not taken back",
         UNDO,
         "Begun::Header(disk) => match self.void(run, disk).await {",
-        "Begun::Header(_) => match Ok::<(), Trouble>(()) {",
+        "Begun::Header(disk) => match Ok::<DiskId, Trouble>(disk).map(drop) {",
     ),
     mutant(
         "gates open although the header could not be taken back",
