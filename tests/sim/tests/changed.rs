@@ -162,3 +162,49 @@ fn a_copy_of_the_image_on_a_second_disk_is_refused_until_one_is_named() {
     // Neither the one that went on nor its copy ever goes on again.
     assert!(matches!(start(Choice::Auto), Boot::Cold(_)));
 }
+
+#[test]
+fn going_on_cold_wants_the_image_disk_to_be_there() {
+    let life = frozen();
+    let boot = boot::Boot::start(&life.hardware, 2);
+    let options = BootOptions {
+        image: Choice::None,
+        ..BootOptions::default()
+    };
+    let Ok(Boot::Refused(refused)) = life.boot(&boot, options) else {
+        panic!("not refused");
+    };
+    assert_eq!(refused.undecided, [IMAGE]);
+    for disk in boot.disks.borrow_mut().values_mut() {
+        if disk.info.id == IMAGE {
+            disk.pull();
+        }
+    }
+    let cold = life.cold(&boot, refused.undecided).expect("no power cut");
+    assert_eq!(cold.map_err(|trouble| trouble.fault), Err(Fault::Gone));
+    boot.end();
+    assert!(is_restored(&life));
+}
+
+#[test]
+fn an_end_that_may_be_forgotten_is_not_believed() {
+    let life = frozen();
+    let boot = boot::Boot::start(&life.hardware, 2);
+    // CONSUMED is written, and its flush fails.
+    boot.injected.set(Some(firn_sim::fault::Injected {
+        step: firn_power::Step::Consume,
+        kind: firn_sim::fault::Kind::Effect,
+        always: true,
+    }));
+    let Ok(Boot::Refused(refused)) = life.boot(&boot, BootOptions::default()) else {
+        panic!("not refused");
+    };
+    let cold = life.cold(&boot, refused.undecided).expect("no power cut");
+    assert!(cold.is_ok(), "{cold:?}");
+    boot.end();
+    for (_, disk) in &life.hardware.disks {
+        disk.crash();
+    }
+    let next = self::boot(&life, BootOptions::default());
+    assert!(matches!(next, Boot::Cold(_)), "{next:?}");
+}

@@ -140,8 +140,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a disk that cannot be read holds no image",
         BOOT,
-        "None => match decide(&run, options, &asking).await {",
-        "_ => match decide(&run, options, &asking).await {",
+        "match unread.into_iter().next() {",
+        "match unread.into_iter().find(|trouble| trouble.disk.is_none()) {",
     ),
     mutant(
         "attempts are not limited",
