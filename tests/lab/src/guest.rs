@@ -331,7 +331,10 @@ impl Guest {
                 let output = self
                     .client
                     .exec(&["xl", "destroy", &id], Duration::from_secs(60))?;
-                if output.code != Some(0) && !output.stderr.contains("is invalid") {
+                // It may have ended before, or while `xl` was at it.
+                let gone = ["is invalid", "No such process"];
+                let gone = gone.iter().any(|said| output.stderr.contains(said));
+                if output.code != Some(0) && !gone {
                     bail!("xl destroy {id}: {}{}", output.stdout, output.stderr);
                 }
                 Ok(())
