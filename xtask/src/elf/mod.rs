@@ -12,7 +12,7 @@ use std::{fmt, fs};
 use anyhow::{Context, Result, bail};
 
 /// The stripped ELF must stay below this many bytes.
-const MAX_SIZE: usize = 3 << 19;
+const MAX_SIZE: usize = 1 << 20;
 
 /// What the checks found out, for the person who built it.
 pub(crate) struct Report {
