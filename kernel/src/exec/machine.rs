@@ -23,7 +23,7 @@ use firn_task::{Instant, Time, Timers};
 use firn_xen::blkfront::VbdReport;
 
 use super::main_loop::{self, MainLoop};
-use super::queue::BootQueue;
+use super::queue::{BootQueue, Rooms};
 use crate::arch::{cpu, hypercall};
 use crate::clock;
 use crate::console::{self, Console};
@@ -37,6 +37,21 @@ pub(super) use input::Input;
 /// their saved state.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelMachine;
+
+/// The kernel's two memories.
+struct KernelRooms;
+
+impl Rooms for KernelRooms {
+    type Guard = mm::Running<'static>;
+
+    fn enter(&self, memory: Memory) -> Self::Guard {
+        mm::enter(memory)
+    }
+
+    fn running(&self) -> Memory {
+        mm::running()
+    }
+}
 
 impl KernelMachine {
     fn main_loop(self) -> &'static MainLoop {
@@ -100,6 +115,7 @@ impl Machine for KernelMachine {
             queue: &mut *front,
             buffers: &main_loop.jobs().buffers,
             disk,
+            rooms: KernelRooms,
         };
         Ok(work(&mut queue, value))
     }

@@ -25,7 +25,7 @@ use crate::arch::{FirstCpu, idle};
 use crate::clock;
 use crate::host::xen::{self, XenHal};
 use crate::mm::{self, Memory};
-use crate::power::{self, PowerState};
+use crate::power::{self, Disks, PowerState};
 
 const FIRST_VCPU: u32 = 0;
 /// Completions handed out by one disk in one pass.
@@ -94,6 +94,7 @@ impl MainLoop {
             FirstCpu::new(Self {
                 xen: xen.clone(),
                 store: store.clone(),
+                power: PowerState::new(Disks::new(xen, &bus)),
                 bus,
                 input: Input::new(console),
                 drivers,
@@ -102,7 +103,6 @@ impl MainLoop {
                 awaits_read: Cell::new(false),
                 job_clock: Cell::new(Duration::ZERO),
                 names: RefCell::new(Names::new()),
-                power: PowerState::default(),
                 alarm: Alarm::new(),
                 resting: Cell::new(None),
                 halted: Cell::new(Duration::ZERO),

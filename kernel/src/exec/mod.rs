@@ -2,6 +2,7 @@
 
 mod asks;
 mod names;
+mod queue;
 mod registry;
 mod sleep;
 
@@ -11,8 +12,6 @@ mod job_state;
 mod machine;
 #[cfg(firn_bare)]
 mod main_loop;
-#[cfg(firn_bare)]
-mod queue;
 
 pub use asks::{AskId, Asks};
 #[cfg(firn_bare)]
@@ -22,5 +21,6 @@ pub use machine::KernelMachine;
 #[cfg(firn_bare)]
 pub use main_loop::MainLoop;
 pub use names::Names;
+pub use queue::{BootQueue, Rooms};
 pub use registry::{Registered, Registry};
 pub use sleep::{Alarm, Rest};

@@ -60,7 +60,7 @@ impl KernelHost {
             limits.drain = deadline;
         }
         let options = self.options(ask, reason, limits);
-        state.limits.set(limits);
+        state.disks.limits.set(limits);
         if ask.check {
             let ready = firn_power::check(&self, &options).await;
             let ready = ready.map_err(|trouble| self.refusal(&trouble))?;
@@ -79,7 +79,7 @@ impl KernelHost {
         state.audit.take();
         let mut report = PowerReport::default();
         let outcome = firn_power::freeze(&self, &options).await;
-        state.limits.set(state.configured.get());
+        state.disks.limits.set(state.configured.get());
         match outcome {
             Ok(Frozen::Thawed(written)) => {
                 report.summary = "everything was undone, and goes on".into();
@@ -186,7 +186,7 @@ impl KernelHost {
         let _working = self.begin()?;
         let state = self.state();
         let undecided = state.undecided.borrow().clone();
-        let gone = firn_power::cold(&self, state.limits.get(), &undecided).await;
+        let gone = firn_power::cold(&self, state.disks.limits.get(), &undecided).await;
         let gone = gone.map_err(|trouble| self.refusal(&trouble))?;
         state.undecided.borrow_mut().clear();
         state.guarded.set(false);
@@ -246,11 +246,11 @@ impl KernelHost {
         Ok(describe(&slots.verdict()))
     }
 
-    fn open_store(self, disk: DiskId) -> Result<Store<super::device::KernelDevice>, Fault> {
+    fn open_store(self, disk: DiskId) -> Result<Store<<Self as firn_power::Host>::Device>, Fault> {
         let device = self.device(disk)?;
         let scratch = self.scratch(disk)?;
         let limits = firn_image::Limits {
-            stall: self.state().limits.get().step,
+            stall: self.state().disks.limits.get().step,
         };
         Store::open(device, scratch, limits).map_err(|error| {
             self.scratch_back(disk, false);
@@ -258,7 +258,7 @@ impl KernelHost {
         })
     }
 
-    fn close_store(self, disk: DiskId, store: Store<super::device::KernelDevice>) {
+    fn close_store(self, disk: DiskId, store: Store<<Self as firn_power::Host>::Device>) {
         let free = store.close().is_some();
         self.scratch_back(disk, free);
     }

@@ -27,7 +27,7 @@ pub(crate) fn begin(main_loop: &'static MainLoop, options: BootOptions) -> Begin
     let host = KernelHost::new(main_loop);
     let state = host.state();
     state.configured.set(options.limits);
-    state.limits.set(options.limits);
+    state.disks.limits.set(options.limits);
     state.key.borrow_mut().clone_from(&options.key);
     let outcome = Rc::new(RefCell::new(None));
     let theirs = outcome.clone();

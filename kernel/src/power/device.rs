@@ -1,4 +1,4 @@
-//! One disk as the image code sees it, on the main loop.
+//! One disk as the image code sees it.
 
 use alloc::rc::Rc;
 use core::cell::Cell;
@@ -7,11 +7,8 @@ use core::time::Duration;
 use firn_block::{Armed, Queue};
 use firn_image::{Device, Gone};
 use firn_task::{Instant, Signal, timeout, yield_now};
-use firn_xen::Hal;
 use firn_xen::blkfront::Vbd;
-
-use crate::exec::MainLoop;
-use crate::host::xen::XenHal;
+use firn_xen::{Hal, Xen};
 
 /// Looks in vain before the machine is allowed to halt for the disk's event.
 const LOOKS: u32 = 4;
@@ -19,17 +16,17 @@ const LOOKS: u32 = 4;
 const NAP: Duration = Duration::from_millis(20);
 
 /// A disk, and how long nothing came from it.
-pub(crate) struct KernelDevice {
-    main_loop: &'static MainLoop,
-    vbd: Rc<Vbd<XenHal>>,
+pub struct VbdDevice<H: Hal> {
+    xen: Rc<Xen<H>>,
+    vbd: Rc<Vbd<H>>,
     looks: Cell<u32>,
     completed: Cell<u64>,
 }
 
-impl KernelDevice {
-    pub(super) fn new(main_loop: &'static MainLoop, vbd: Rc<Vbd<XenHal>>) -> Self {
+impl<H: Hal> VbdDevice<H> {
+    pub(super) fn new(xen: &Rc<Xen<H>>, vbd: Rc<Vbd<H>>) -> Self {
         Self {
-            main_loop,
+            xen: xen.clone(),
             vbd,
             looks: Cell::new(0),
             completed: Cell::new(0),
@@ -47,7 +44,7 @@ impl KernelDevice {
     /// else what will be notified and how often it was so far.
     fn arm(&self) -> Option<(Rc<Signal>, u64)> {
         let mut front = self.vbd.front.try_borrow_mut().ok()?;
-        let signal = self.main_loop.xen.events.signal(front.port()?);
+        let signal = self.xen.events.signal(front.port()?);
         let seen = signal.seen();
         let asleep = front.private().arm() == Armed::Sleep;
         asleep.then_some((signal, seen))
@@ -60,11 +57,11 @@ impl KernelDevice {
         };
         let event = signal.changed(seen);
         // Late or not: the caller looks again.
-        let _ = timeout(self.main_loop.xen.clone(), NAP, event).await;
+        let _ = timeout(self.xen.clone(), NAP, event).await;
     }
 }
 
-impl Device for KernelDevice {
+impl<H: Hal> Device for VbdDevice<H> {
     fn with_queue<R>(&self, work: impl FnOnce(&mut dyn Queue) -> R) -> Result<R, Gone> {
         let mut front = self.vbd.front.try_borrow_mut().map_err(|_| Gone)?;
         if front.port().is_none() {
@@ -74,7 +71,7 @@ impl Device for KernelDevice {
     }
 
     fn now(&self) -> Instant {
-        self.main_loop.xen.hal.now()
+        self.xen.hal.now()
     }
 
     async fn breathe(&self) {

@@ -1,26 +1,22 @@
 //! The machine as the sequences of `firn-power` see it.
 
 use alloc::format;
-use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::ops::Range;
 
+use firn_block::DiskId;
 use firn_block::gate::Lifecycle;
 use firn_block::shm::Region;
-use firn_block::{DiskId, Queue};
 use firn_image::{BuildId, Cpu, Heap, Key, Machine};
 use firn_jobs::PowerRefusal;
 use firn_power::{Disk, Fault, Host, Limits, Link, Report, Step, Then};
 use firn_task::{Instant, Time, Timers};
 use firn_xen::Hal;
-use firn_xen::blkfront::{Adopted, StepError, Terms, Vbd, WhyNot};
 
 use super::Audit;
-use super::device::KernelDevice;
 use super::marks::Marks;
-use super::scratch::Scratch;
-use super::{Stop, stop};
+use super::{Disks, Stop, VbdDevice, stop};
 use crate::arch::{self, cpu};
 use crate::exec::MainLoop;
 use crate::host::xen::{self, XenHal};
@@ -30,15 +26,10 @@ use crate::mm;
 const FREE_RUNS: usize = 4096;
 
 /// What the power code keeps between two sequences.
-#[derive(Default)]
 pub(crate) struct PowerState {
-    scratch: Scratch,
-    /// Disks that are connected for the image.
-    image_links: RefCell<Vec<DiskId>>,
+    pub(super) disks: Disks<XenHal>,
     /// As the command line says.
     pub(super) configured: Cell<Limits>,
-    /// Of the present sequence.
-    pub(super) limits: Cell<Limits>,
     /// The key of sealed images.
     pub(super) key: RefCell<Option<Key>>,
     /// Disks that a refused boot could not decide about.
@@ -54,6 +45,24 @@ pub(crate) struct PowerState {
     pub(super) adopted_hash: Cell<Option<u64>>,
     /// Jobs of this boot run, or ran: job memory is not emptied any more.
     pub(super) inhabited: Cell<bool>,
+}
+
+impl PowerState {
+    /// Of a machine with these disks.
+    pub(crate) fn new(disks: Disks<XenHal>) -> Self {
+        Self {
+            disks,
+            configured: Cell::default(),
+            key: RefCell::default(),
+            undecided: RefCell::default(),
+            guarded: Cell::default(),
+            working: Cell::default(),
+            marks: Marks::default(),
+            audit: RefCell::default(),
+            adopted_hash: Cell::default(),
+            inhabited: Cell::default(),
+        }
+    }
 }
 
 /// A handle to the machine.
@@ -106,31 +115,8 @@ impl KernelHost {
         }
     }
 
-    fn vbd(&self, disk: DiskId) -> Result<Rc<Vbd<XenHal>>, Fault> {
-        self.main_loop.bus.find(disk).ok_or(Fault::Gone)
-    }
-
-    /// When a step that begins now should be given up: a little before the
-    /// sequence does, so that the disk itself says what it waited for.
-    fn until(&self, step: Step) -> Instant {
-        let limits = self.state().limits.get();
-        let limit = match step {
-            Step::Drain => limits.drain,
-            _ => limits.step,
-        };
-        self.now() + limit * 9 / 10
-    }
-
-    fn is_image_link(&self, disk: DiskId) -> bool {
-        self.state().image_links.borrow().contains(&disk)
-    }
-
-    fn note_link(&self, disk: DiskId, link: Link) {
-        let mut links = self.state().image_links.borrow_mut();
-        links.retain(|link| *link != disk);
-        if link == Link::Image {
-            links.push(disk);
-        }
+    fn all_disks(&self) -> &'static Disks<XenHal> {
+        &self.state().disks
     }
 
     /// Job memory as a freeze would save it, and the pages of it that hold
@@ -168,47 +154,25 @@ impl Time for KernelHost {
 }
 
 impl Host for KernelHost {
-    type Device = KernelDevice;
+    type Device = VbdDevice<XenHal>;
 
     fn disks(&self) -> Vec<Disk> {
-        let names = self.main_loop.names.borrow();
         let jobs = self.main_loop.jobs();
-        let disk = |vbd: &Rc<Vbd<XenHal>>| {
-            let (id, state) = (vbd.id(), vbd.state());
-            let name = names.to_job(id);
-            let connected = matches!(state, Lifecycle::Live | Lifecycle::Freezing);
-            Disk {
-                id,
-                name,
-                state,
-                info: connected.then(|| vbd.front.borrow().info().clone()),
-                in_use: jobs.buffers.uses(name) || jobs.channels.uses(name),
-            }
-        };
-        let mut disks: Vec<_> = self.main_loop.bus.vbds().iter().map(disk).collect();
-        disks.sort_by_key(|disk| disk.id);
-        disks
+        let in_use = |name| jobs.buffers.uses(name) || jobs.channels.uses(name);
+        self.all_disks()
+            .list(&self.main_loop.names.borrow(), in_use)
     }
 
-    fn device(&self, disk: DiskId) -> Result<KernelDevice, Fault> {
-        let vbd = self.vbd(disk)?;
-        match vbd.state() {
-            Lifecycle::Live | Lifecycle::Freezing => Ok(KernelDevice::new(self.main_loop, vbd)),
-            _ => Err(Fault::Gone),
-        }
+    fn device(&self, disk: DiskId) -> Result<Self::Device, Fault> {
+        self.all_disks().device(disk)
     }
 
     fn can_freeze(&self, disk: DiskId) -> Result<(), Fault> {
-        self.vbd(disk)?.ask().map_err(fault)
+        self.all_disks().can_freeze(disk)
     }
 
     fn reserve(&self) -> Result<(), Fault> {
-        let scratch = &self.state().scratch;
-        // What is not there now is there once the data disks are disconnected.
-        match scratch.reserve() {
-            Err(_) if self.main_loop.bus.vbds().len() > 1 => Ok(()),
-            result => result,
-        }
+        self.all_disks().reserve()
     }
 
     async fn park(&self) -> Result<(), Fault> {
@@ -228,55 +192,31 @@ impl Host for KernelHost {
     }
 
     fn shut(&self, disk: DiskId) -> Result<(), Fault> {
-        self.vbd(disk)?.shut().map_err(fault)
+        self.all_disks().shut(disk)
     }
 
     fn open(&self, disk: DiskId) -> Result<(), Fault> {
-        self.vbd(disk)?.open().map_err(fault)
+        self.all_disks().open(disk)
     }
 
     async fn drain(&self, disk: DiskId) -> Result<(), Fault> {
-        let vbd = self.vbd(disk)?;
-        // What a job submitted and did not show the host before it was parked.
-        vbd.front.borrow_mut().kick();
-        vbd.drain(self.until(Step::Drain)).await.map_err(fault)
+        self.all_disks().drain(disk).await
     }
 
     async fn flush(&self, disk: DiskId) -> Result<(), Fault> {
-        let vbd = self.vbd(disk)?;
-        vbd.flush(self.until(Step::Flush)).await.map_err(fault)
+        self.all_disks().flush(disk).await
     }
 
     fn idle(&self, disk: DiskId) -> Result<(), Fault> {
-        self.vbd(disk)?.check_idle().map_err(fault)
+        self.all_disks().idle(disk)
     }
 
     async fn disconnect(&self, disk: DiskId) -> Result<(), Fault> {
-        let vbd = self.vbd(disk)?;
-        if vbd.state() == Lifecycle::Frozen {
-            return Ok(());
-        }
-        let until = self.until(Step::Disconnect);
-        vbd.disconnect(until).await.map_err(fault)?;
-        let state = self.state();
-        state.image_links.borrow_mut().retain(|link| *link != disk);
-        state.scratch.disconnected(disk);
-        Ok(())
+        self.all_disks().disconnect(disk).await
     }
 
     async fn connect(&self, disk: DiskId, link: Link) -> Result<(), Fault> {
-        let vbd = self.vbd(disk)?;
-        let terms = match link {
-            Link::Ordinary => Terms::Ordinary,
-            Link::Image => Terms::Image,
-        };
-        self.note_link(disk, link);
-        if link == Link::Image {
-            // Before the ring: that can be small, this cannot.
-            self.state().scratch.reserve()?;
-        }
-        let until = self.until(Step::Reconnect);
-        vbd.connect(terms, until).await.map_err(fault)
+        self.all_disks().connect(disk, link).await
     }
 
     fn memory(&self) -> Region {
@@ -313,14 +253,11 @@ impl Host for KernelHost {
     }
 
     fn scratch(&self, disk: DiskId) -> Result<Region, Fault> {
-        match self.is_image_link(disk) {
-            true => self.state().scratch.for_image(disk),
-            false => self.state().scratch.for_look(disk),
-        }
+        self.all_disks().scratch(disk)
     }
 
     fn scratch_back(&self, disk: DiskId, free: bool) {
-        self.state().scratch.give_back(disk, free);
+        self.all_disks().scratch_back(disk, free);
     }
 
     fn adopt(&self) -> Result<(), Fault> {
@@ -351,25 +288,8 @@ impl Host for KernelHost {
     }
 
     fn bind(&self, disks: &[(DiskId, DiskId)]) -> Result<(), Fault> {
-        let jobs = self.main_loop.jobs();
-        for (saved, present) in disks {
-            let vbd = self.vbd(*present)?;
-            let mut buffers = Vec::new();
-            let mut queue = None;
-            jobs.buffers.for_each(|r| {
-                if r.disk == *saved {
-                    queue = Some(r.queue);
-                    buffers.push(Adopted {
-                        index: r.index,
-                        region: r.memory.alias(),
-                        parked: false,
-                    });
-                }
-            });
-            let Some(queue) = queue else { continue };
-            let adopted = vbd.front.borrow_mut().adopt(queue, 0, buffers);
-            adopted.map_err(|error| Fault::Other(format!("{present}: {error}")))?;
-        }
+        let buffers = &self.main_loop.jobs().buffers;
+        self.all_disks().bind(buffers, disks)?;
         self.main_loop.names.borrow_mut().bind(disks);
         Ok(())
     }
@@ -392,18 +312,5 @@ impl Host for KernelHost {
             Some(disk) => log::debug!("{step} {disk}"),
             None => log::debug!("{step}"),
         }
-    }
-}
-
-fn fault(error: StepError) -> Fault {
-    log::warn!("{error}");
-    match error.why {
-        WhyNot::Deadline { .. } => Fault::Timeout,
-        WhyNot::Io(error) => error.into(),
-        WhyNot::NoFlush => Fault::Cannot(
-            "its backend offers no flush: what was written is not known to be durable",
-        ),
-        WhyNot::Removed => Fault::Gone,
-        why => Fault::Other(format!("{why}")),
     }
 }

@@ -5,8 +5,8 @@ mod asks;
 mod audit;
 #[cfg(firn_bare)]
 mod boot;
-#[cfg(firn_bare)]
 mod device;
+mod disks;
 #[cfg(firn_bare)]
 mod events;
 mod hash;
@@ -14,7 +14,6 @@ mod hash;
 mod host;
 #[cfg(firn_bare)]
 mod marks;
-#[cfg(firn_bare)]
 mod scratch;
 #[cfg(firn_bare)]
 mod suspend;
@@ -24,6 +23,8 @@ use spin::Once;
 pub use audit::{Audit, Finding, Owner, POISON, audit};
 #[cfg(firn_bare)]
 pub(crate) use boot::{Begin, begin, limits};
+pub use device::VbdDevice;
+pub use disks::Disks;
 #[cfg(firn_bare)]
 pub(crate) use events::first_read;
 pub use hash::memory_hash;

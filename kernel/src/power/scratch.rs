@@ -1,5 +1,6 @@
 //! Memory outside job memory that the image code works with.
 
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
@@ -7,13 +8,13 @@ use firn_block::DiskId;
 use firn_block::shm::Region;
 use firn_image::{CHUNK, Store};
 use firn_power::Fault;
+use firn_xen::{Hal, Xen};
 
-use super::device::KernelDevice;
-use crate::mm::{self, PAGE};
+use super::device::VbdDevice;
+use crate::mm::PAGE;
 
 /// Chunks of working memory for an image, if there is enough; else fewer.
 const MOST_CHUNKS: usize = 8;
-const LOOK: usize = Store::<KernelDevice>::LOOK_SCRATCH;
 const CHUNK_PAGES: usize = CHUNK / PAGE as usize;
 
 /// Memory that is lent, or kept for the next time.
@@ -26,20 +27,31 @@ struct Piece {
 
 /// What the image code has of boot memory, and may have again: a backend that
 /// keeps grants mapped never gives memory back before it is disconnected.
-#[derive(Default)]
-pub(super) struct Scratch(RefCell<Vec<Piece>>);
+pub(super) struct Scratch<H: Hal> {
+    xen: Rc<Xen<H>>,
+    pieces: RefCell<Vec<Piece>>,
+}
 
-impl Scratch {
-    /// Takes the memory for an image from the frames, unless it is there.
+impl<H: Hal> Scratch<H> {
+    const LOOK: usize = Store::<VbdDevice<H>>::LOOK_SCRATCH;
+
+    pub(super) fn new(xen: &Rc<Xen<H>>) -> Self {
+        Self {
+            xen: xen.clone(),
+            pieces: RefCell::default(),
+        }
+    }
+
+    /// Takes the memory for an image from the machine, unless it is there.
     pub(super) fn reserve(&self) -> Result<(), Fault> {
-        let mut pieces = self.0.borrow_mut();
-        if pieces.iter().any(|p| p.region.page_count() > LOOK) {
+        let mut pieces = self.pieces.borrow_mut();
+        if pieces.iter().any(|p| p.region.page_count() > Self::LOOK) {
             return Ok(());
         }
         let sizes = (1..=MOST_CHUNKS).rev();
         let region = sizes
-            .map(|chunks| mm::allocate_shared(LOOK + chunks * CHUNK_PAGES))
-            .find_map(Result::ok);
+            .map(|chunks| Self::LOOK + chunks * CHUNK_PAGES)
+            .find_map(|pages| self.xen.hal.alloc_shared(pages));
         pieces.push(Piece {
             disk: None,
             lent: false,
@@ -51,16 +63,18 @@ impl Scratch {
     /// Lends memory to work with a whole image on `disk`.
     pub(super) fn for_image(&self, disk: DiskId) -> Result<Region, Fault> {
         self.reserve()?;
-        self.lend(disk, |pages| pages > LOOK).ok_or(Fault::NoMemory)
+        self.lend(disk, |pages| pages > Self::LOOK)
+            .ok_or(Fault::NoMemory)
     }
 
     /// Lends memory to look at `disk`.
     pub(super) fn for_look(&self, disk: DiskId) -> Result<Region, Fault> {
-        if let Some(region) = self.lend(disk, |pages| pages == LOOK) {
+        if let Some(region) = self.lend(disk, |pages| pages == Self::LOOK) {
             return Ok(region);
         }
-        let region = mm::allocate_shared(LOOK).map_err(|_| Fault::NoMemory)?;
-        self.0.borrow_mut().push(Piece {
+        let region = self.xen.hal.alloc_shared(Self::LOOK);
+        let region = region.ok_or(Fault::NoMemory)?;
+        self.pieces.borrow_mut().push(Piece {
             disk: Some(disk),
             lent: true,
             region: region.alias(),
@@ -69,7 +83,7 @@ impl Scratch {
     }
 
     fn lend(&self, disk: DiskId, fits: impl Fn(usize) -> bool) -> Option<Region> {
-        let mut pieces = self.0.borrow_mut();
+        let mut pieces = self.pieces.borrow_mut();
         let piece = pieces.iter_mut().find(|piece| {
             !piece.lent
                 && piece.disk.is_none_or(|owner| owner == disk)
@@ -83,7 +97,7 @@ impl Scratch {
     /// Takes back what was lent for work on `disk`; not `free` if its backend
     /// may still use it.
     pub(super) fn give_back(&self, disk: DiskId, free: bool) {
-        for piece in self.0.borrow_mut().iter_mut() {
+        for piece in self.pieces.borrow_mut().iter_mut() {
             if piece.lent && piece.disk == Some(disk) {
                 piece.lent = false;
                 if free {
@@ -95,10 +109,15 @@ impl Scratch {
 
     /// The disk was disconnected: its backend has nothing any more.
     pub(super) fn disconnected(&self, disk: DiskId) {
-        for piece in self.0.borrow_mut().iter_mut() {
+        for piece in self.pieces.borrow_mut().iter_mut() {
             if !piece.lent && piece.disk == Some(disk) {
                 piece.disk = None;
             }
         }
+    }
+
+    /// Whether somebody has some of it.
+    pub(super) fn is_lent(&self) -> bool {
+        self.pieces.borrow().iter().any(|piece| piece.lent)
     }
 }
