@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::complaints;
 use crate::guest::{Guest, GuestDisk};
 use crate::lab::Lab;
 use crate::xl;
@@ -67,18 +68,6 @@ pub struct LogMark {
 /// Xen's own messages that mean trouble.
 const XEN_TROUBLE: [&str; 4] = ["grant_table.c", "BUG", "Assertion", "Xen WARN"];
 
-/// What dom0's kernel says without anybody being to blame: the emulated
-/// machine's clocks drift, and the block backend cleans up persistent grants
-/// later than it wished when a guest keeps more than 1056 pages granted.
-const NOBODYS_FAULT: [&str; 3] = [
-    "clocksource",
-    "hrtimer: interrupt took",
-    "cannot purge list",
-];
-
-/// Linux gives warnings and worse these levels.
-const WARNING: u32 = 4;
-
 impl Lab {
     /// Marks the end of both logs.
     ///
@@ -93,22 +82,23 @@ impl Lab {
     }
 
     /// What Linux in dom0 wrote as a warning or worse since the mark, and what
-    /// Xen wrote about grants or its own bugs.
+    /// Xen wrote about grants or its own bugs. What is known to be nobody's
+    /// fault is left out: `complaints.rs` has the list.
     ///
     /// # Errors
     /// The lab is gone, or the log has grown beyond the mark.
     pub fn complaints_since(&self, mark: &LogMark) -> Result<Vec<String>> {
         let log = self.run("dmesg -r")?;
-        let (_, since) = log
-            .split_once(&mark.line)
+        // After the log: whoever is in it as destroyed was noted before.
+        let destroyed = self.destroyed.so_far();
+        let of_linux = complaints::of_linux(&log, &mark.line, &destroyed)
             .context("dom0's kernel log has lost its beginning")?;
         let xen = self.xen_log();
         let xen = xen.get(mark.xen..).unwrap_or_default();
         let trouble = |line: &&str| XEN_TROUBLE.iter().any(|word| line.contains(word));
         let of_xen = xen.lines().filter(|l| l.contains("(XEN)")).filter(trouble);
-        let fault = |line: &&str| !NOBODYS_FAULT.iter().any(|word| line.contains(word));
-        let of_linux = since.lines().filter(|l| is_warning(l)).filter(fault);
-        Ok(of_linux.chain(of_xen).map(str::to_owned).collect())
+        let of_xen = of_xen.map(str::to_owned);
+        Ok(of_linux.into_iter().chain(of_xen).collect())
     }
 
     /// Makes a `null_blk` device in dom0 with these settings (names as in
@@ -139,26 +129,5 @@ impl Lab {
     pub fn reload_blkback(&self, parameters: &str) -> Result<()> {
         let load = format!("rmmod xen_blkback && modprobe xen-blkback {parameters}");
         self.run(&load).map(|_| ())
-    }
-}
-
-/// Whether a raw line of the kernel's log is a warning or worse.
-fn is_warning(line: &str) -> bool {
-    let level = line.strip_prefix('<').and_then(|rest| rest.split_once('>'));
-    let level = level.and_then(|(level, _)| level.parse::<u32>().ok());
-    // The upper bits are the facility.
-    level.is_some_and(|level| level & 7 <= WARNING)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_warning;
-
-    #[test]
-    fn warnings_are_told_by_their_level() {
-        assert!(is_warning("<4>[    1.0] xen-blkback: odd"));
-        assert!(is_warning("<12>[    1.0] from a program"));
-        assert!(!is_warning("<6>[    1.0] WARNING as text"));
-        assert!(!is_warning("4> no level"));
     }
 }

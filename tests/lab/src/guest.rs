@@ -9,6 +9,7 @@ use firn_lab_agent::Request;
 
 use crate::cache::sha256;
 use crate::client::Client;
+use crate::complaints::Destroyed;
 use crate::lab::Lab;
 use crate::machine::Host;
 use crate::transcript::{Sink, Transcript};
@@ -180,6 +181,8 @@ pub(crate) struct Domain {
     console_tails: [u64; 2],
     /// Who follows what `xl` says of it.
     pub(crate) log_tail: u64,
+    /// Where the lab notes which domains it ended itself.
+    destroyed: Destroyed,
 }
 
 impl Guest {
@@ -215,6 +218,7 @@ impl Guest {
                 domain,
                 console_tails,
                 log_tail,
+                destroyed: lab.destroyed.clone(),
             }),
         })
     }
@@ -326,21 +330,27 @@ impl Guest {
     /// The host cannot; a guest that is gone already is no error.
     pub fn destroy(&self) -> Result<()> {
         match &self.kind {
-            Kind::Xen(Domain { domain, .. }) => {
-                let id = domain.to_string();
-                let output = self
-                    .client
-                    .exec(&["xl", "destroy", &id], Duration::from_secs(60))?;
-                // It may have ended before, or while `xl` was at it.
-                let gone = ["is invalid", "No such process"];
-                let gone = gone.iter().any(|said| output.stderr.contains(said));
-                if output.code != Some(0) && !gone {
-                    bail!("xl destroy {id}: {}{}", output.stdout, output.stderr);
-                }
-                Ok(())
-            }
+            Kind::Xen(there) => self.destroy_domain(there),
             Kind::Kvm { process } => self.client.kill(*process),
         }
+    }
+
+    fn destroy_domain(&self, there: &Domain) -> Result<()> {
+        let noted = there.destroyed.note(there.domain);
+        let id = there.domain.to_string();
+        let output = self
+            .client
+            .exec(&["xl", "destroy", &id], Duration::from_secs(60))?;
+        // It may have ended before, or while `xl` was at it.
+        let before = output.stderr.contains("is invalid");
+        let meanwhile = output.stderr.contains("No such process");
+        if noted && before {
+            there.destroyed.strike(there.domain);
+        }
+        if output.code != Some(0) && !before && !meanwhile {
+            bail!("xl destroy {id}: {}{}", output.stdout, output.stderr);
+        }
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cache::{Cache, RunFolder};
 use crate::client::{Client, Output};
+use crate::complaints::Destroyed;
 use crate::guest::{Guest, GuestSpec};
 use crate::images::Images;
 use crate::machine::{self, Host, LabConfig, Machine};
@@ -32,6 +33,8 @@ pub struct Lab {
     boot_time: Duration,
     /// Number of the next guest or mark, so that names are never used twice.
     next: AtomicU32,
+    /// Domains that were destroyed by their [`Guest`].
+    pub(crate) destroyed: Destroyed,
     run: RunFolder,
 }
 
@@ -70,6 +73,7 @@ impl Lab {
             qemu: Qemu::emulated(),
             boot_time: start.elapsed(),
             next: AtomicU32::new(1),
+            destroyed: Destroyed::default(),
             run,
         })
     }
@@ -92,6 +96,7 @@ impl Lab {
             qemu: here::qemu(images, &run, &config.disks),
             boot_time: start.elapsed(),
             next: AtomicU32::new(1),
+            destroyed: Destroyed::default(),
             run,
         })
     }

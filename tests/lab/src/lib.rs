@@ -20,6 +20,7 @@
 mod agent_binary;
 mod cache;
 mod client;
+mod complaints;
 mod dom0;
 mod guest;
 mod here;
