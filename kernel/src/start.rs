@@ -101,7 +101,6 @@ fn boot_options(options: &Options) -> BootOptions {
         image: options.image,
         on_refusal: options.on_refusal,
         key: options.key.map(|ImageKey(secret)| Key { secret }),
-        most_attempts: None,
         limits: power::limits(options.freeze_deadline, options.blk.deadline),
     }
 }

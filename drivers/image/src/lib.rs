@@ -13,9 +13,9 @@
 //! [`Store::void`] ends that, and nobody goes on before it has succeeded.
 //!
 //! Who restores calls [`Store::look`], [`Store::read_table`], [`check`],
-//! [`Store::attempt`], [`Store::load`], and once everything is adopted
-//! [`Store::consume`] and [`Store::retire`]; or, to go on without the image,
-//! [`Store::abandon`].
+//! [`Store::load`], and once everything is adopted [`Store::consume`] and
+//! [`Store::retire`]; or, to go on without the image, [`Store::abandon`]. Before
+//! [`Store::consume`] nothing is written.
 //!
 //! Everything that comes from the disk is a stranger's: it is checked, and what
 //! is wrong has a name. docs/image-format.md describes every byte.

@@ -275,7 +275,6 @@ fn describe(
     Ok(Header {
         generation,
         state: State::Valid,
-        attempts: 0,
         build: meta.build,
         heap: meta.heap,
         cpu: meta.cpu,

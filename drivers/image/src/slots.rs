@@ -53,9 +53,6 @@ pub enum State {
     Empty,
     /// A whole image that may be restored.
     Valid,
-    /// A restore of the image was begun; says nothing else. Never the only
-    /// copy of a header.
-    Tried,
     /// It was restored; never again.
     Consumed,
     /// Somebody went on without it; never again.
@@ -69,7 +66,6 @@ impl fmt::Display for State {
         f.write_str(match self {
             Self::Empty => "empty",
             Self::Valid => "valid",
-            Self::Tried => "tried",
             Self::Consumed => "consumed",
             Self::Abandoned => "abandoned",
             Self::Void => "void",
@@ -84,8 +80,6 @@ pub struct Header {
     pub generation: Generation,
     /// What became of it.
     pub state: State,
-    /// How often a restore was begun.
-    pub attempts: u32,
     /// The build that froze.
     pub build: BuildId,
     /// The memory's bounds.
@@ -125,7 +119,6 @@ impl Header {
         Self {
             generation,
             state,
-            attempts: 0,
             build: BuildId([0; 32]),
             heap: Heap {
                 address: 0,
@@ -185,8 +178,7 @@ pub enum Verdict {
     Damaged(Damage),
     /// No image to restore: formatted, or the last one was ended.
     Ended(Header, SlotId),
-    /// An image that may be restored; the slot is where its header lies. Its
-    /// `attempts` are those of both slots.
+    /// An image that may be restored; the slot is where its header lies.
     Valid(Header, SlotId),
 }
 
@@ -277,21 +269,11 @@ fn both(a: &Header, b: &Header) -> Verdict {
         (state, _) if state.is_end() => Verdict::Ended(*new, at),
         (_, state) if same && state.is_end() => Verdict::Ended(*old, other),
         (State::Valid, State::Valid) if same => lost(other, "both slots hold the image"),
-        (State::Valid, State::Tried) if same => valid(new, at, old.attempts),
-        (State::Tried, State::Valid) if same => valid(old, other, new.attempts),
-        (State::Valid, _) if !same => valid(new, at, 0),
+        (State::Valid, _) if !same => Verdict::Valid(*new, at),
         (State::Empty, State::Empty) if same => Verdict::Ended(*old, other),
         (State::Empty, _) if !same => Verdict::Ended(*new, at),
-        _ => lost(other, "it does not hold the image that was tried"),
+        _ => lost(other, "it does not go with the other one"),
     }
-}
-
-fn valid(header: &Header, at: SlotId, attempts: u32) -> Verdict {
-    let header = Header {
-        attempts,
-        ..*header
-    };
-    Verdict::Valid(header, at)
 }
 
 impl State {

@@ -41,8 +41,6 @@ pub struct BootOptions {
     pub on_refusal: OnRefusal,
     /// The key of sealed images.
     pub key: Option<Key>,
-    /// How many restores of one image may be begun; no limit if `None`.
-    pub most_attempts: Option<u32>,
     /// How long each step may take.
     pub limits: Limits,
 }
@@ -54,8 +52,6 @@ pub struct Restored {
     pub image: DiskId,
     /// Which one.
     pub generation: Generation,
-    /// Restores that were begun, with this one.
-    pub attempts: u32,
     /// What was read.
     pub loaded: Loaded,
     /// Where the jobs' disks are now.
@@ -67,8 +63,8 @@ pub struct Restored {
 /// How a boot begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Boot {
-    /// No image. Gates are open. What was given up comes with it.
-    Cold(Vec<(DiskId, Generation)>),
+    /// No image. Gates are open.
+    Cold(Cold),
     /// Jobs of an image go on. Gates are open.
     Restored(Restored),
     /// There is something to decide. Every image is as it was, job memory is
@@ -76,11 +72,23 @@ pub enum Boot {
     Refused(Refused),
 }
 
+/// A boot without an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cold {
+    /// Why an image was refused, if there was one: [`OnRefusal::Cold`].
+    pub refused: Option<Trouble>,
+    /// What was given up.
+    pub gone: Vec<(DiskId, Generation)>,
+}
+
 /// Why nothing was decided yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// What is in the way.
     pub trouble: Trouble,
+    /// What was in the way of a restore, where `trouble` is what was in the way
+    /// of giving the image up for that.
+    pub first: Option<Trouble>,
     /// Disks that hold, or may hold, an image: for [`cold`].
     pub undecided: Vec<DiskId>,
 }
@@ -104,17 +112,21 @@ pub async fn boot<H: Host>(host: &H, options: &BootOptions) -> Boot {
             Err(trouble) => trouble,
         },
     };
-    let refused = |trouble| {
+    let refused = |trouble, first| {
         Boot::Refused(Refused {
             trouble,
+            first,
             undecided: undecided.clone(),
         })
     };
     match options.on_refusal {
-        OnRefusal::Shell => refused(trouble),
+        OnRefusal::Shell => refused(trouble, None),
         OnRefusal::Cold => match cold(host, options.limits, &undecided).await {
-            Ok(gone) => Boot::Cold(gone),
-            Err(trouble) => refused(trouble),
+            Ok(gone) => Boot::Cold(Cold {
+                refused: Some(trouble),
+                gone,
+            }),
+            Err(also) => refused(also, Some(trouble)),
         },
     }
 }
@@ -126,7 +138,7 @@ async fn decide<H: Host>(
 ) -> Result<Boot, Trouble> {
     let Some(place) = choose(asking, options.image)? else {
         open_all(run)?;
-        return Ok(Boot::Cold(Vec::new()));
+        return Ok(Boot::Cold(Cold::default()));
     };
     let others = asking.iter().filter(|other| other.disk != place.disk);
     let restored = restore(run, options, &place, others).await?;
@@ -183,7 +195,7 @@ async fn restore<'a, H: Host>(
     others: impl Iterator<Item = &'a Place>,
 ) -> Result<Restored, Trouble> {
     let disk = place.disk;
-    let (table, bindings, attempts) = accept(run, options, place).await?;
+    let (table, bindings) = accept(run, options, place).await?;
     let loaded = match load(run, disk, &table, &bindings).await {
         Ok(loaded) => loaded,
         Err(trouble) => return Err(give_up(run, disk, trouble).await),
@@ -196,19 +208,19 @@ async fn restore<'a, H: Host>(
     Ok(Restored {
         image: disk,
         generation: table.header().generation,
-        attempts,
         loaded,
         disks: bindings,
         left,
     })
 }
 
-/// R3 and R4: everything that can be known before a byte is loaded.
+/// R3: everything that can be known before a byte is loaded. Nothing is written
+/// here, nor while loading: a refusal leaves every disk as it was (ADR 8).
 async fn accept<H: Host>(
     run: &Run<'_, H>,
     options: &BootOptions,
     place: &Place,
-) -> Result<(Table, Vec<Binding>, u32), Trouble> {
+) -> Result<(Table, Vec<Binding>), Trouble> {
     let (disk, host) = (place.disk, run.host);
     let machine = Machine {
         has_key: options.key.is_some(),
@@ -216,12 +228,6 @@ async fn accept<H: Host>(
     };
     run.at_once(Step::Compare, Some(disk), || {
         let (header, _) = valid(place)?;
-        if options
-            .most_attempts
-            .is_some_and(|most| header.attempts >= most)
-        {
-            return Err(Fault::Attempts(header.attempts));
-        }
         firn_image::check(&header, place.area, &machine).map_err(Fault::Refusal)
     })?;
     let mut store = run.at_once(Step::Compare, Some(disk), || run.open(disk))?;
@@ -233,10 +239,7 @@ async fn accept<H: Host>(
     let bindings = run.at_once(Step::Compare, Some(disk), || {
         Ok(firn_image::bind(table.disks(), &present)?)
     })?;
-    let mut store = run.at_once(Step::Attempt, Some(disk), || run.open(disk))?;
-    let counted = run.image(Step::Attempt, disk, store.attempt(&table)).await;
-    run.close(disk, store);
-    Ok((table, bindings, counted?))
+    Ok((table, bindings))
 }
 
 /// Damage is a refusal, with a hint of its own.

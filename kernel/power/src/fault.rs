@@ -38,8 +38,6 @@ pub enum Fault {
     /// There is an image, and this boot was told not to restore it, or to
     /// restore one from another disk.
     NotWanted,
-    /// So many restores of the image were begun, and none ended.
-    Attempts(u32),
     /// Something else, in words.
     Other(String),
 }
@@ -62,7 +60,6 @@ impl Fault {
             Self::InUse => "in-use",
             Self::Several(_) => "several",
             Self::NotWanted => "not-wanted",
-            Self::Attempts(_) => "attempts",
             Self::Other(_) => "other",
         }
     }
@@ -92,7 +89,6 @@ impl Fault {
             Self::InUse => "end the job that uses it, or name another disk",
             Self::Several(_) => "say which: image=xvdb; the others are given up then",
             Self::NotWanted => "boot with image=auto to restore it, or give it up: `cold`",
-            Self::Attempts(_) => "look at the image with `image show`, or give it up: `cold`",
             Self::Cannot(_) | Self::Image(_) | Self::Other(_) => {
                 "see what the step's disk and the host's log say"
             }
@@ -119,7 +115,6 @@ impl fmt::Display for Fault {
                 disks.iter().try_for_each(|disk| write!(f, " {disk}"))
             }
             Self::NotWanted => f.write_str("it holds a valid image that is not to be restored"),
-            Self::Attempts(count) => write!(f, "{count} restores of it were begun in vain"),
             Self::Other(what) => f.write_str(what),
         }
     }

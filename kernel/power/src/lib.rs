@@ -20,7 +20,7 @@ mod run;
 mod step;
 mod undo;
 
-pub use boot::{Boot, BootOptions, Choice, OnRefusal, Refused, Restored, boot};
+pub use boot::{Boot, BootOptions, Choice, Cold, OnRefusal, Refused, Restored, boot};
 pub use cold::cold;
 pub use fault::{Failure, Fault, Standing, Trouble};
 pub use freeze::{Freeze, FreezeOptions, Frozen, Level, Report, check, freeze};

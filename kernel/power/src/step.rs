@@ -58,8 +58,6 @@ pub enum Step {
     Look,
     /// Compare build, memory, CPU and disks with what the image asks (R3).
     Compare,
-    /// Count the attempt, durably (R4).
-    Attempt,
     /// Read the image into job memory and verify every chunk of it (R5).
     Load,
     /// Take the loaded memory as job memory (R7).
@@ -76,7 +74,7 @@ pub enum Step {
 
 impl Step {
     /// Every step, in the order of the enum.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 32] = [
         Self::Check,
         Self::Reserve,
         Self::Park,
@@ -103,7 +101,6 @@ impl Step {
         Self::Unpark,
         Self::Look,
         Self::Compare,
-        Self::Attempt,
         Self::Load,
         Self::Adopt,
         Self::Bind,
@@ -142,7 +139,6 @@ impl Step {
             Self::Unpark => "unpark",
             Self::Look => "look",
             Self::Compare => "compare",
-            Self::Attempt => "attempt",
             Self::Load => "load",
             Self::Adopt => "adopt",
             Self::Bind => "bind",

@@ -317,7 +317,6 @@ impl KernelHost {
             ("generation", Datum::Number(restored.generation.0)),
             ("image", Datum::Text(name.clone())),
             ("image_bytes", Datum::Number(restored.loaded.bytes)),
-            ("attempts", Datum::Number(restored.attempts.into())),
         ]);
         let state = self.state();
         if let Some(time) = state.marks.between(Step::Load, Step::Adopt) {
@@ -374,8 +373,8 @@ fn describe(verdict: &Verdict) -> PowerReport {
     }
     if let Some(header) = header {
         report.lines.push(format!(
-            "image {} of build {}: {}, {} attempts to restore it, frozen by {:?}",
-            header.generation.0, header.build, header.state, header.attempts, header.reason
+            "image {} of build {}: {}, frozen by {:?}",
+            header.generation.0, header.build, header.state, header.reason
         ));
         report.lines.push(format!(
             "{} KiB of memory at {:#x}, {} KiB stored in {} chunks, {} disks",
@@ -387,7 +386,6 @@ fn describe(verdict: &Verdict) -> PowerReport {
         ));
         let fields = [
             ("generation", header.generation.0),
-            ("attempts", header.attempts.into()),
             ("heap_bytes", header.heap.bytes),
             ("stored_bytes", header.stored),
         ];

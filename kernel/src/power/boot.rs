@@ -4,7 +4,7 @@ use alloc::rc::Rc;
 use core::cell::RefCell;
 use core::time::Duration;
 
-use firn_power::{Boot, BootOptions, Limits};
+use firn_power::{Boot, BootOptions, Limits, OnRefusal};
 
 use super::events;
 use super::host::KernelHost;
@@ -45,9 +45,15 @@ fn conclude(host: KernelHost, boot: &Boot) -> Begin {
     let bus = &host.main_loop.bus;
     bus.keep_shut(matches!(boot, Boot::Refused(_)));
     match boot {
-        Boot::Cold(gone) => {
-            for (disk, generation) in gone {
+        Boot::Cold(cold) => {
+            if let Some(trouble) = &cold.refused {
+                events::refused(&host, trouble, OnRefusal::Cold);
+            }
+            for (disk, generation) in &cold.gone {
                 events::abandoned(&host, *disk, *generation);
+            }
+            if cold.refused.is_some() {
+                events::cold(cold.gone.len());
             }
             Begin::Cold
         }
@@ -58,7 +64,10 @@ fn conclude(host: KernelHost, boot: &Boot) -> Begin {
             Begin::Restored
         }
         Boot::Refused(refused) => {
-            events::refused(&host, &refused.trouble);
+            if let Some(trouble) = &refused.first {
+                events::refused(&host, trouble, OnRefusal::Cold);
+            }
+            events::refused(&host, &refused.trouble, OnRefusal::Shell);
             let state = host.state();
             state.undecided.borrow_mut().clone_from(&refused.undecided);
             state.guarded.set(true);

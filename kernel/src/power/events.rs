@@ -105,7 +105,6 @@ pub(super) fn restored(host: &KernelHost, restored: &Restored) {
     let fields = json!({
         "disk": host.job_name(restored.image),
         "generation": restored.generation.0,
-        "attempts": restored.attempts,
         "pages": restored.loaded.pages,
         "bytes": restored.loaded.bytes,
         "load_seconds": seconds(load),
@@ -130,13 +129,23 @@ pub(crate) fn first_read(now: Instant) {
     tell("first-read", &line, fields);
 }
 
-/// Something has to be decided before jobs may write.
-pub(super) fn refused(host: &KernelHost, trouble: &Trouble) {
+/// An image does not fit, or cannot be given up; `then` is what follows from
+/// that.
+pub(super) fn refused(host: &KernelHost, trouble: &Trouble, then: OnRefusal) {
     let (what, hint) = (format!("{}", trouble.fault), trouble.fault.hint());
-    let line = format!(
-        "{what}; {hint}. Nothing was changed, and no disk can be written: \
-         reboot to try again, or `cold` to go on without the image"
-    );
+    // Up to here a boot only reads.
+    let unchanged = match trouble.step {
+        Step::Consume | Step::Retire | Step::Abandon => "",
+        _ => "Nothing was changed. ",
+    };
+    let (then, means) = match then {
+        OnRefusal::Shell => (
+            "shell",
+            "No disk can be written: reboot to try again, or `cold` to go on without the image",
+        ),
+        OnRefusal::Cold => ("cold", "on-refusal=cold: it is given up"),
+    };
+    let line = format!("{what}; {hint}. {unchanged}{means}");
     let disk = trouble.disk.map(|disk| host.job_name(disk));
     let fields = json!({
         "why": trouble.fault.word(),
@@ -144,8 +153,15 @@ pub(super) fn refused(host: &KernelHost, trouble: &Trouble) {
         "hint": hint,
         "step": trouble.step.name(),
         "disk": disk,
+        "then": then,
     });
     tell("refused", &line, fields);
+}
+
+/// An image was refused, and the machine begins as if there had been none.
+pub(super) fn cold(abandoned: usize) {
+    let line = "goes on cold: the jobs of the command line run";
+    tell("cold", line, json!({ "abandoned": abandoned }));
 }
 
 /// The machine is on another host now.

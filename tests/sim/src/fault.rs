@@ -74,8 +74,6 @@ pub const fn kinds(step: Step) -> &'static [Kind] {
         Step::PowerOff => &[Error, Timeout],
         Step::Void => &[Error, Effect, Timeout, Gone],
         Step::Bind => &[Error, NoMemory],
-        Step::Attempt | Step::Consume | Step::Retire | Step::Abandon => {
-            &[Error, Effect, Timeout, Gone, NoMemory]
-        }
+        Step::Consume | Step::Retire | Step::Abandon => &[Error, Effect, Timeout, Gone, NoMemory],
     }
 }

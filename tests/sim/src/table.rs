@@ -161,12 +161,14 @@ pub fn steps(phase: Phase) -> BTreeSet<Step> {
 pub fn run(point: Point) -> Row {
     let stage = Stage::set(point.phase);
     let before = stage.image_headers();
+    let written = stage.writes();
     stage.boot.injected.set(Some(point.fault));
     let (stands, mut wrong) = match stage.act() {
         Ok(stands) => (stands, None),
         Err(wrong) => (Stands::Stopped, Some(wrong)),
     };
     let same = before == stage.image_headers();
+    let untouched = stage.is_untouched(point, stands, written);
     let leaked = stage.leaked();
     let after = stage.afterwards(point, stands, same);
     if stands != expected(&point) {
@@ -175,7 +177,7 @@ pub fn run(point: Point) -> Row {
     Row {
         point,
         stands,
-        wrong: wrong.or(leaked).or(after),
+        wrong: wrong.or(untouched).or(leaked).or(after),
     }
 }
 
@@ -262,6 +264,20 @@ impl Stage {
         let mut headers = vec![0; 8192];
         self.life.hardware.disks[1].1.read(0, &mut headers);
         headers
+    }
+
+    fn writes(&self) -> u64 {
+        let disks = self.life.hardware.disks.iter();
+        disks.map(|(_, disk)| disk.writes()).sum()
+    }
+
+    /// A restore that is refused before its image may be used up has written
+    /// nothing.
+    fn is_untouched(&self, point: Point, stands: Stands, before: u64) -> Option<String> {
+        let refused = self.phase == Phase::Restore && stands == Stands::Refused;
+        let reads_only = refused && point.fault.step != Step::Consume;
+        let touched = reads_only && self.writes() != before;
+        touched.then(|| "refused, and something was written".to_owned())
     }
 
     /// What somebody still holds that nobody uses.

@@ -3,8 +3,10 @@
 
 use firn_block::DiskId;
 use firn_image::{BindError, Refusal};
-use firn_power::{Boot, BootOptions, Choice, Fault, OnRefusal};
+use firn_peers::Disk;
+use firn_power::{Boot, BootOptions, Choice, Fault, OnRefusal, Step};
 use firn_sim::boot;
+use firn_sim::fault::{Injected, Kind};
 use firn_sim::life::{DATA, IMAGE, Life};
 use firn_sim::memory::SimAlloc;
 use firn_sim::script::Ask;
@@ -31,8 +33,19 @@ fn boot(life: &Life, options: BootOptions) -> Boot {
     booted
 }
 
+/// What is on both disks, and how often something was written to them.
+fn every_byte(life: &Life) -> Vec<(Vec<u8>, u64)> {
+    let disks = life.hardware.disks.iter();
+    let whole = |disk: &Disk| (disk.content(0, disk.capacity()), disk.writes());
+    disks.map(|(_, disk)| whole(disk)).collect()
+}
+
+/// Why a boot is refused; it must not have changed anything.
 fn refusal(life: &Life, options: BootOptions) -> Fault {
-    match boot(life, options) {
+    let before = every_byte(life);
+    let booted = boot(life, options);
+    assert!(every_byte(life) == before, "something was written");
+    match booted {
         Boot::Refused(refused) => refused.trouble.fault,
         other => panic!("not refused: {other:?}"),
     }
@@ -83,25 +96,31 @@ fn disks_may_change_places() {
 }
 
 #[test]
-fn a_limit_of_attempts_is_kept() {
-    let life = frozen();
-    let most = |attempts| BootOptions {
-        most_attempts: Some(attempts),
-        ..BootOptions::default()
-    };
-    assert_eq!(refusal(&life, most(0)), Fault::Attempts(0));
-    // A restore that is cut off after it was counted.
-    let boot = boot::Boot::start(&life.hardware, 2);
-    boot.injected.set(Some(firn_sim::fault::Injected {
-        step: firn_power::Step::Load,
-        kind: firn_sim::fault::Kind::Error,
-        always: true,
-    }));
-    let booted = life.boot(&boot, most(1));
-    boot.end();
-    assert!(matches!(booted, Ok(Boot::Refused(_))), "{booted:?}");
-    assert_eq!(refusal(&life, most(1)), Fault::Attempts(1));
-    assert!(is_restored(&life));
+fn a_restore_that_fails_leaves_no_trace() {
+    for (step, kind) in [
+        (Step::Look, Kind::Error),
+        (Step::Compare, Kind::Error),
+        (Step::Load, Kind::Error),
+        (Step::Load, Kind::Gone),
+        (Step::Adopt, Kind::Error),
+        (Step::Bind, Kind::NoMemory),
+    ] {
+        let life = frozen();
+        let before = every_byte(&life);
+        for _ in 0..3 {
+            let boot = boot::Boot::start(&life.hardware, 2);
+            boot.injected.set(Some(Injected {
+                step,
+                kind,
+                always: true,
+            }));
+            let booted = life.boot(&boot, BootOptions::default());
+            boot.end();
+            assert!(matches!(booted, Ok(Boot::Refused(_))), "{booted:?}");
+            assert!(every_byte(&life) == before, "{step}: something was written");
+        }
+        assert!(is_restored(&life));
+    }
 }
 
 #[test]
@@ -129,11 +148,38 @@ fn going_on_cold_gives_the_image_up_for_good() {
         on_refusal: OnRefusal::Cold,
         ..BootOptions::default()
     };
-    let Boot::Cold(gone) = boot(&life, options) else {
+    let Boot::Cold(cold) = boot(&life, options) else {
         panic!("not cold");
     };
-    assert_eq!(gone.len(), 1);
+    // Somebody wants to know why.
+    let why = cold.refused.map(|trouble| (trouble.disk, trouble.fault));
+    assert_eq!(why, Some((Some(IMAGE), Fault::NotWanted)));
+    assert_eq!(cold.gone.len(), 1);
     assert!(matches!(boot(&life, BootOptions::default()), Boot::Cold(_)));
+}
+
+#[test]
+fn why_an_image_was_to_be_given_up_is_not_forgotten_when_that_fails() {
+    let life = frozen();
+    let boot = boot::Boot::start(&life.hardware, 2);
+    boot.injected.set(Some(Injected {
+        step: Step::Abandon,
+        kind: Kind::Error,
+        always: true,
+    }));
+    let options = BootOptions {
+        image: Choice::None,
+        on_refusal: OnRefusal::Cold,
+        ..BootOptions::default()
+    };
+    let booted = life.boot(&boot, options);
+    boot.end();
+    let Ok(Boot::Refused(refused)) = booted else {
+        panic!("not refused: {booted:?}");
+    };
+    assert_eq!(refused.trouble.step, Step::Abandon);
+    let first = refused.first.map(|trouble| trouble.fault);
+    assert_eq!(first, Some(Fault::NotWanted));
 }
 
 #[test]
@@ -191,9 +237,9 @@ fn an_end_that_may_be_forgotten_is_not_believed() {
     let life = frozen();
     let boot = boot::Boot::start(&life.hardware, 2);
     // CONSUMED is written, and its flush fails.
-    boot.injected.set(Some(firn_sim::fault::Injected {
-        step: firn_power::Step::Consume,
-        kind: firn_sim::fault::Kind::Effect,
+    boot.injected.set(Some(Injected {
+        step: Step::Consume,
+        kind: Kind::Effect,
         always: true,
     }));
     let Ok(Boot::Refused(refused)) = life.boot(&boot, BootOptions::default()) else {

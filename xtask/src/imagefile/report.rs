@@ -33,8 +33,6 @@ pub(crate) struct SlotReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     generation: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    attempts: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     what: Option<&'static str>,
 }
 
@@ -42,7 +40,6 @@ pub(crate) struct SlotReport {
 pub(crate) struct ImageReport {
     generation: u64,
     state: String,
-    attempts: u32,
     build: String,
     heap_address: u64,
     heap_bytes: u64,
@@ -123,7 +120,6 @@ fn slot(id: SlotId, slot: &Slot) -> SlotReport {
         slot: id.to_string(),
         state: String::new(),
         generation: None,
-        attempts: None,
         what: None,
     };
     report.state = match slot {
@@ -136,7 +132,6 @@ fn slot(id: SlotId, slot: &Slot) -> SlotReport {
         }
         Slot::Header(header) => {
             report.generation = Some(header.generation.0);
-            report.attempts = Some(header.attempts);
             header.state.to_string()
         }
     };
@@ -153,7 +148,6 @@ impl ImageReport {
         Self {
             generation: header.generation.0,
             state: header.state.to_string(),
-            attempts: header.attempts,
             build: build(&header.build),
             heap_address: header.heap.address,
             heap_bytes: header.heap.bytes,
@@ -212,8 +206,8 @@ impl fmt::Display for Report {
         }
         for slot in &self.slots {
             write!(f, "  slot {}: {}", slot.slot, slot.state)?;
-            if let (Some(generation), Some(attempts)) = (slot.generation, slot.attempts) {
-                write!(f, ", generation {generation}, {attempts} attempts")?;
+            if let Some(generation) = slot.generation {
+                write!(f, ", generation {generation}")?;
             }
             match slot.what {
                 Some(what) => writeln!(f, ": {what}")?,

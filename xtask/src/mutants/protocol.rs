@@ -144,10 +144,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "match unread.into_iter().find(|trouble| trouble.disk.is_none()) {",
     ),
     mutant(
-        "attempts are not limited",
+        "a refusal gives the image up",
         BOOT,
-        ".is_some_and(|most| header.attempts >= most)",
-        ".is_some_and(|most| header.attempts > most + 100)",
+        "OnRefusal::Shell => refused(trouble, None),",
+        "OnRefusal::Shell => {\n            let _ = cold(host, options.limits, &undecided).await;\n            refused(trouble, None)\n        }",
     ),
     mutant(
         "going on cold leaves the image valid",

@@ -18,7 +18,7 @@ pub(crate) struct RawHeader {
     generation: u64,
     state: u32,
     slot: u32,
-    attempts: u32,
+    pad0: u32,
     flags: u32,
     chunk_bytes: u32,
     chunks: u32,
@@ -64,10 +64,9 @@ const _: () = {
 /// `flags`: encrypted and authenticated.
 const SEALED: u32 = 1;
 
-const STATES: [State; 6] = [
+const STATES: [State; 5] = [
     State::Empty,
     State::Valid,
-    State::Tried,
     State::Consumed,
     State::Abandoned,
     State::Void,
@@ -84,7 +83,7 @@ impl Header {
             generation: self.generation.0,
             state: state as u32,
             slot: slot as u32,
-            attempts: self.attempts,
+            pad0: 0,
             flags: if self.sealed { SEALED } else { 0 },
             chunk_bytes: CHUNK as u32,
             chunks: self.chunks,
@@ -116,7 +115,6 @@ impl Header {
     /// What a seal covers: the header as it was committed, without the tag.
     pub(crate) fn sealed_part(mut self) -> RawHeader {
         self.state = State::Valid;
-        self.attempts = 0;
         self.layout.tag = [0; 16];
         self.to_raw(SlotId::A)
     }
@@ -168,13 +166,12 @@ fn check(raw: &RawHeader, slot: SlotId) -> Result<Header, &'static str> {
         raw.chunk_bytes as usize == CHUNK,
         "its chunk size is unknown",
     )?;
-    let reserved_is_zero = raw.reserved == [0; 232] && raw.pad == 0 && raw.pad2 == 0;
+    let reserved_is_zero = raw.reserved == [0; 232] && [raw.pad0, raw.pad, raw.pad2] == [0; 3];
     demand(reserved_is_zero, "its reserved bytes are not zero")?;
     let state = STATES.get(raw.state as usize).copied();
     let header = Header {
         generation: Generation(raw.generation),
         state: state.ok_or("its state is unknown")?,
-        attempts: raw.attempts,
         build: BuildId(raw.build),
         heap: Heap {
             address: raw.heap_address,
@@ -204,8 +201,7 @@ fn check(raw: &RawHeader, slot: SlotId) -> Result<Header, &'static str> {
 fn check_memory(header: &Header) -> Result<(), &'static str> {
     let Heap { address, bytes } = header.heap;
     if bytes == 0 {
-        let may_be_bare = !matches!(header.state, State::Valid | State::Tried);
-        let bare = may_be_bare && header.chunks == 0 && header.disks == 0;
+        let bare = header.state != State::Valid && header.chunks == 0 && header.disks == 0;
         return if bare {
             Ok(())
         } else {

@@ -65,18 +65,6 @@ impl<D: Device> Store<D> {
         Ok(())
     }
 
-    /// R4: counts a restore that begins, durably, in the slot that does not
-    /// hold the image. Returns how many there were, with this one.
-    ///
-    /// # Errors
-    /// [`Error`]; the image is still valid.
-    pub async fn attempt(&mut self, table: &Table) -> Result<u32, Error> {
-        let mut header = with_state(&table.header, State::Tried);
-        header.attempts = header.attempts.saturating_add(1);
-        self.set(&table.area, table.slot.other(), &header).await?;
-        Ok(header.attempts)
-    }
-
     /// R9: marks the image CONSUMED in the slot that does not hold it, durably.
     /// Not before this has succeeded may anything outside change.
     ///

@@ -275,7 +275,6 @@ fn two_sound_slots_always_mean_something() {
     let states = [
         State::Empty,
         State::Valid,
-        State::Tried,
         State::Consumed,
         State::Abandoned,
         State::Void,

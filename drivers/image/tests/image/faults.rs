@@ -126,7 +126,6 @@ fn a_disk_that_vanishes_ends_every_step() {
         let outcome = run(async {
             let (area, slots) = session.look().await?;
             let table = session.store.read_table(area, &slots, None).await?;
-            session.store.attempt(&table).await?;
             session.store.load(&table, &Memory::new(700).0).await?;
             Ok::<_, Error>(())
         });

@@ -219,7 +219,7 @@ impl<'a> Session<'a> {
         Ok(written)
     }
 
-    /// R2 to R5, with an attempt counted.
+    /// R2 to R5.
     pub(crate) async fn load(&mut self, into: &Region, key: Option<&Key>) -> Result<(), Refusal> {
         let damaged = |error| match error {
             Error::Damaged(damage) => Refusal::Damaged(damage),

@@ -16,14 +16,11 @@ pub(super) struct Header {
     /// Which freeze wrote the body that the checksums in here fit.
     pub(super) freeze: u8,
     pub(super) state: Mark,
-    pub(super) attempts: u8,
 }
 
 /// Later marks beat earlier ones of the same generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Mark {
-    /// A restore was begun: counts attempts, and is never the only header.
-    Tried,
     Valid,
     /// Consumed, abandoned, void: never to be restored.
     Spent,
@@ -96,15 +93,6 @@ impl Disk {
         left.sort();
         left.dedup();
         left
-    }
-
-    /// How often a restore of the newest image was begun.
-    pub(super) fn attempts(&self) -> u8 {
-        let attempts = self.slots.iter().map(|slot| match slot {
-            Slot::Header(header) => header.attempts,
-            Slot::Nothing => 0,
-        });
-        attempts.max().unwrap_or(0)
     }
 
     /// The newest header and its slot.

@@ -17,8 +17,6 @@ use std::time::{Duration, Instant};
 enum At {
     Off,
     Look,
-    AttemptWrite,
-    AttemptFlush,
     Load,
     ConsumeWrite,
     ConsumeFlush,
@@ -76,7 +74,11 @@ struct Seen {
     /// A freeze ended in power-off, and its image was not yet used up.
     promised: Option<u8>,
     restored: bool,
+    /// The freeze whose restore was begun last.
+    begun: Option<u8>,
     restored_again: bool,
+    /// This boot has written a header before it went on.
+    touched: bool,
     voided: bool,
     abandoned: bool,
     wrong: Option<Wrong>,
@@ -89,6 +91,8 @@ enum Wrong {
     Mixed,
     Lost,
     NotStill,
+    Touched,
+    OnlyCopy,
 }
 
 /// How much may still happen.
@@ -145,8 +149,10 @@ pub enum Broken {
     NoVerify,
     /// A cold start opens gates over a valid image.
     NoAbandon,
-    /// The attempt is counted in the only copy of VALID.
-    AttemptInPlace,
+    /// A restore that begins is noted in the header.
+    NotesTries,
+    /// A restore that fails gives the image up.
+    RefusalAbandons,
     /// VALID wins over CONSUMED of the same generation.
     ValidWins,
     /// A cold start believes a spent header that may not be durable.
@@ -157,7 +163,7 @@ pub enum Broken {
 
 impl Broken {
     /// Every rule, with the protocol as it is first.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Nothing,
         Self::NoDrain,
         Self::NoFlushData,
@@ -171,7 +177,8 @@ impl Broken {
         Self::ConsumeBeforeVerify,
         Self::NoVerify,
         Self::NoAbandon,
-        Self::AttemptInPlace,
+        Self::NotesTries,
+        Self::RefusalAbandons,
         Self::ValidWins,
         Self::NoFlushSpent,
         Self::DiskLies,
@@ -257,6 +264,13 @@ impl Model for Protocol {
             Property::always("nothing is in flight in an image", |_, s: &Hidden| {
                 s.0.seen.wrong != Some(Wrong::NotStill)
             }),
+            Property::always("a refusal leaves the disk as it was", |_, s: &Hidden| {
+                s.0.seen.wrong != Some(Wrong::Touched)
+            }),
+            Property::always(
+                "no header is written over the only copy of the latest",
+                |_, s: &Hidden| s.0.seen.wrong != Some(Wrong::OnlyCopy),
+            ),
             Property::always(
                 "a valid header stands for a whole image",
                 |_, s: &Hidden| steps::is_whole(&s.0),

@@ -88,7 +88,10 @@ pub(super) fn next(broken: Broken, state: &State, action: &Action) -> Option<Sta
             let disk = run.state.image.after_power_cut().get(*way)?.clone();
             run.off(disk, *data);
         }
-        Action::Boot => run.state.at = At::Look,
+        Action::Boot => {
+            run.state.seen.touched = false;
+            run.state.at = At::Look;
+        }
         Action::Rot => {
             run.state.left.faults -= 1;
             run.state.image.chunks = ROT;
@@ -154,13 +157,12 @@ impl Run {
         self.state.image.cache.push(write);
     }
 
-    fn put_header(&mut self, slot: usize, state: Mark, attempts: u8) {
+    fn put_header(&mut self, slot: usize, state: Mark) {
         self.state.slot = slot;
         let header = Header {
             generation: self.state.generation,
             freeze: self.state.freeze,
             state,
-            attempts,
         };
         self.put(Write::Slot(slot, Slot::Header(header)));
     }
@@ -186,6 +188,17 @@ impl Run {
             true => 1 - free,
             false => free,
         }
+    }
+
+    /// Writes a header where the latest state is not, so that it is still there
+    /// should the sector be lost in writing.
+    fn put_beside(&mut self, state: Mark) {
+        let slot = self.free_slot();
+        let latest = self.newest().map(|(at, _)| at);
+        if latest == Some(slot) {
+            self.wrong(Wrong::OnlyCopy);
+        }
+        self.put_header(slot, state);
     }
 
     /// Power is off; what the caches held is lost but for what arrived.
@@ -242,22 +255,6 @@ impl Run {
                 }
                 return self.open_cold();
             }
-            At::AttemptWrite => {
-                let slot = match self.is(Broken::AttemptInPlace) {
-                    true => 1 - self.free_slot(),
-                    false => self.free_slot(),
-                };
-                let attempts = self.state.image.seen().attempts();
-                self.put_header(slot, Mark::Tried, attempts + 1);
-                At::AttemptFlush
-            }
-            At::AttemptFlush => {
-                self.flush_image();
-                match self.is(Broken::ConsumeBeforeVerify) {
-                    true => At::ConsumeWrite,
-                    false => At::Load,
-                }
-            }
             At::Load => return self.load(),
             At::ConsumeWrite => {
                 self.consume();
@@ -268,7 +265,7 @@ impl Run {
                 At::RetireWrite
             }
             At::RetireWrite => {
-                self.put_header(1 - self.state.slot, Mark::Spent, 0);
+                self.put_header(1 - self.state.slot, Mark::Spent);
                 At::RetireFlush
             }
             At::RetireFlush => {
@@ -279,7 +276,7 @@ impl Run {
                 return self.open(Some(self.state.freeze));
             }
             At::AbandonWrite => {
-                self.put_header(self.free_slot(), Mark::Spent, 0);
+                self.put_beside(Mark::Spent);
                 At::AbandonFlush
             }
             At::AbandonFlush => {
@@ -296,7 +293,7 @@ impl Run {
         // From here the session may be used up without having gone on.
         self.state.seen.promised = None;
         if !self.is(Broken::NoConsume) {
-            self.put_header(self.free_slot(), Mark::Spent, 0);
+            self.put_beside(Mark::Spent);
         }
         if self.is(Broken::OpenBeforeConsumed) {
             self.state.at = At::Running;
@@ -312,11 +309,16 @@ impl Run {
         match header.state {
             Mark::Spent => self.state.at = At::SpentFlush,
             Mark::Valid => {
-                self.state.seen.restored_again |= self.state.image.seen().attempts() > 0;
-                self.state.at = At::AttemptWrite;
+                let begun = self.state.seen.begun.replace(header.freeze);
+                self.state.seen.restored_again |= begun == Some(header.freeze);
+                if self.is(Broken::NotesTries) {
+                    self.touch(Mark::Valid);
+                }
+                self.state.at = match self.is(Broken::ConsumeBeforeVerify) {
+                    true => At::ConsumeWrite,
+                    false => At::Load,
+                };
             }
-            // It cannot be told what this is an attempt at.
-            Mark::Tried => self.refuse(),
         }
     }
 
@@ -356,13 +358,31 @@ impl Run {
         }
     }
 
+    /// A header is written before the image is used up.
+    fn touch(&mut self, state: Mark) {
+        self.put_beside(state);
+        self.flush_image();
+        self.state.seen.touched = true;
+    }
+
+    /// What a boot found cannot be restored now.
+    fn stand_refused(&mut self) {
+        if self.is(Broken::RefusalAbandons) {
+            self.touch(Mark::Spent);
+        }
+        if std::mem::take(&mut self.state.seen.touched) {
+            self.wrong(Wrong::Touched);
+        }
+        self.state.at = At::Refused;
+    }
+
     /// A promised image whose content is not there is lost.
     fn refuse(&mut self) {
         if self.state.seen.promised.is_some() || self.is(Broken::ConsumeBeforeVerify) {
             self.wrong(Wrong::Lost);
         }
         self.state.memory = Memory::default();
-        self.state.at = At::Refused;
+        self.stand_refused();
     }
 
     fn freeze_step(&mut self, at: At) {
@@ -395,10 +415,9 @@ impl Run {
                 At::WriteHeader
             }
             At::WriteHeader => {
-                let slot = self.free_slot();
                 let newest = self.newest().map_or(0, |(_, header)| header.generation);
                 self.state.generation = newest + 1;
-                self.put_header(slot, Mark::Valid, 0);
+                self.put_beside(Mark::Valid);
                 At::FlushHeader
             }
             At::FlushHeader => {
@@ -411,7 +430,7 @@ impl Run {
             At::PowerOff => return self.power_off(),
             At::VoidWrite(rounds) => {
                 let slot = usize::from(rounds % 2);
-                self.put_header(slot, Mark::Spent, 0);
+                self.put_header(slot, Mark::Spent);
                 At::VoidFlush(rounds)
             }
             At::VoidFlush(rounds) => {
@@ -465,7 +484,7 @@ impl Run {
             At::WriteHeader | At::FlushHeader | At::ReadBack | At::PowerOff
         );
         self.state.at = match at {
-            At::Look | At::AttemptWrite | At::AttemptFlush | At::Load => At::Refused,
+            At::Look | At::Load => return self.stand_refused(),
             // The memory is loaded and nothing has seen it: it may only go on
             // once CONSUMED is durable, so it stays where it is.
             At::ConsumeWrite | At::ConsumeFlush => At::Refused,
@@ -488,12 +507,11 @@ impl Run {
     /// same.
     fn effect(&mut self, at: At) {
         match at {
-            At::AttemptWrite | At::ConsumeWrite | At::RetireWrite | At::AbandonWrite => self.step(),
+            At::ConsumeWrite | At::RetireWrite | At::AbandonWrite => self.step(),
             At::VoidWrite(_) | At::WriteTable | At::WriteHeader => self.step(),
             At::WriteChunks => self.step(),
             At::FlushData => self.flush_data(),
             At::SpentFlush
-            | At::AttemptFlush
             | At::ConsumeFlush
             | At::RetireFlush
             | At::AbandonFlush

@@ -9,7 +9,6 @@ fn full() -> RawHeader {
     let header = Header {
         generation: Generation(7),
         state: State::Valid,
-        attempts: 2,
         build: BuildId([3; 32]),
         heap: Heap {
             address: 1 << 44,
