@@ -14,6 +14,8 @@ use firn_block::gate::Lifecycle;
 use firn_task::{Either, Executor, Signal, race};
 
 const VBDS: &str = "device/vbd";
+/// How many late answers in a row are forgiven.
+const LATE_ANSWERS: u32 = 3;
 
 /// All devices of this domain.
 pub struct Bus<H: Hal> {
@@ -147,21 +149,21 @@ impl<H: Hal + 'static> Bus<H> {
     /// # Errors
     /// What made xenstore unusable.
     pub async fn run(self: Rc<Self>) -> Result<(), StoreError> {
-        let mut watch = loop {
-            let generation = self.xen.generation();
-            match self.store.watch(VBDS).await {
-                Err(error) if error.is_lost_connection() => self.mend(&error, generation).await?,
-                result => break result?,
-            }
-        };
+        let mut watch = self.insist(async || self.store.watch(VBDS).await).await?;
         let (mut numbers, mut outdated) = (Vec::new(), true);
         loop {
             let seen = self.changed.seen();
             if outdated {
-                numbers = self.list().await?;
+                numbers = self.insist(async || self.list().await).await?;
                 self.scanned.set(true);
             }
-            self.update(&numbers);
+            outdated = self.sweep(&numbers);
+            if outdated {
+                // While it was there, its keys were no news of the list: it may
+                // have been made again.
+                continue;
+            }
+            self.take_up(&numbers);
             outdated = match race(watch.changed(), self.changed.changed(seen)).await {
                 Either::First(path) => self.concerns_list(&path),
                 Either::Second(()) => false,
@@ -171,14 +173,30 @@ impl<H: Hal + 'static> Bus<H> {
 
     /// The numbers of the devices that the toolstack made.
     async fn list(&self) -> Result<Vec<u32>, StoreError> {
+        match self.store.directory(VBDS).await {
+            Ok(names) => Ok(names.iter().filter_map(|n| n.parse().ok()).collect()),
+            Err(error) if error.is_missing() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks xenstore again where the connection was lost, which is mended, or
+    /// the answer is late, some times: it often is while hosts change.
+    async fn insist<T>(
+        &self,
+        ask: impl AsyncFn() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut late = 0;
         loop {
             let generation = self.xen.generation();
-            match self.store.directory(VBDS).await {
-                Ok(names) => return Ok(names.iter().filter_map(|n| n.parse().ok()).collect()),
-                Err(error) if error.is_missing() => return Ok(Vec::new()),
+            match ask().await {
                 // Watches come back with the connection, and fire.
                 Err(error) if error.is_lost_connection() => self.mend(&error, generation).await?,
-                Err(error) => return Err(error),
+                Err(error) if error.is_late() && late < LATE_ANSWERS => {
+                    log::warn!("{error}; asking again");
+                    late += 1;
+                }
+                result => return result,
             }
         }
     }
@@ -206,20 +224,29 @@ impl<H: Hal + 'static> Bus<H> {
         }
     }
 
-    fn update(&self, numbers: &[u32]) {
+    /// Tells devices that are gone so, and drops those that have ended: returns
+    /// whether there were any.
+    fn sweep(&self, numbers: &[u32]) -> bool {
+        let mut any = false;
         for vbd in self.vbds() {
             if !numbers.contains(&vbd.number()) {
                 vbd.remove();
             }
-            // One that came back meanwhile is found again below.
+            // One that came back meanwhile is taken up again.
             if vbd.is_removed() && vbd.has_ended() {
                 self.vbds.borrow_mut().remove(&vbd.number());
                 self.changed.notify();
+                any = true;
             }
         }
         self.unusable
             .borrow_mut()
             .retain(|number, _| numbers.contains(number));
+        any
+    }
+
+    /// Gives each new device its task.
+    fn take_up(&self, numbers: &[u32]) {
         if self.held.get() {
             return;
         }

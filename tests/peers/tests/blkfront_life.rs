@@ -2,12 +2,13 @@
 
 use firn_block::gate::Lifecycle;
 use firn_block::{IoError, Op, Queue, Request, Token, Why};
-use firn_peers::{BlkOffence, CallKind, Config, Order, SECTORS, World, live, pattern};
+use firn_peers::{BlkOffence, CallKind, Config, Order, Perms, SECTORS, World, live, pattern};
 use firn_xen::blkfront::{ConnectError, Offence, VbdConfig};
 use firn_xen::wire::errno::Errno;
 use firn_xen::wire::xenbus::XenbusState;
 use std::time::Duration;
 
+const LIST: &str = "/local/domain/1/device/vbd";
 const DEADLINE: Duration = Duration::from_secs(5);
 /// More than any wait of a device on its way down, all deadlines together.
 const LONG: Duration = Duration::from_secs(60);
@@ -463,4 +464,55 @@ fn a_disk_that_was_pulled_stays_until_its_buffers_are_back() {
     );
     world.settle();
     assert_eq!(world.guest().bus.vbds().len(), 0);
+}
+
+#[test]
+fn the_end_of_the_whole_list_is_heard_among_other_news() {
+    let mut world = live(Config::default());
+    let front = world.backends[0].front_path();
+    world.store.write(&format!("{front}/news"), "");
+    world.store.remove(LIST);
+    world.settle();
+    assert!(world.vbd(0).is_removed());
+}
+
+/// The keys of a device, taken away, to be written again one by one.
+fn take_keys(world: &World, front: &str) -> Vec<(String, String)> {
+    let read = |key: &String| {
+        let path = format!("{front}/{key}");
+        let value = world.store.read(&path).expect("listed");
+        (path, value)
+    };
+    let keys = world.store.list(front).iter().map(read).collect();
+    world.store.remove(front);
+    keys
+}
+
+#[test]
+fn a_disk_that_comes_again_before_a_job_let_go_of_it_is_found_then() {
+    let mut world = World::new();
+    // What is made below it inherits this.
+    let perms = Perms::readable_by(1, 0);
+    world.store.write_as(LIST, "", &perms);
+    world.plug(Config::default(), SECTORS);
+    world.start(VbdConfig::default());
+    world.settle();
+    let buffer = world.buffer(0, 4);
+    world.backends[0].vanish();
+    world.run_for(LONG);
+    let back = world.plug(Config::default(), SECTORS);
+    let keys = take_keys(&world, &back.front_path());
+    world.settle();
+    let old = world.vbd(0);
+    assert!(old.is_removed() && !old.has_ended());
+    // Only keys are written: as news they are of a device that is known.
+    for (path, value) in keys {
+        world.store.write_as(&path, &value, &perms);
+    }
+    world.settle();
+    assert!(world.vbd(0).is_removed(), "the old one is still there");
+    let _ = old.front.borrow_mut().unregister(buffer);
+    world.run_for(LONG);
+    assert!(world.is_live(0), "{:?}", world.report(0));
+    assert_eq!(world.write(0, 0, &pattern(1, 4096)), Ok(()));
 }

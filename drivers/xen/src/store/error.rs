@@ -92,6 +92,12 @@ impl StoreError {
         denied || self.is_missing()
     }
 
+    /// Whether the server may only be slow: asking again makes sense.
+    #[must_use]
+    pub const fn is_late(&self) -> bool {
+        matches!(self, Self::Timeout { .. })
+    }
+
     /// Whether [`Store::reconnect`](super::Store::reconnect) may mend it.
     #[must_use]
     pub const fn is_lost_connection(&self) -> bool {

@@ -112,17 +112,18 @@ impl Watches {
 }
 
 impl Slot {
-    /// Remembers a path, once. Too many of them become the watched path itself:
-    /// everything below it may have changed.
+    /// Remembers a path, once. The watched path itself says that everything
+    /// below it may have changed: it stands for all others, and too many of
+    /// them become it.
     fn note(&mut self, path: &str) {
-        if self.changed.iter().any(|known| known == path) {
+        let known = |known: &String| *known == path || *known == self.path;
+        if self.changed.iter().any(known) {
             return;
         }
-        if self.changed.len() == QUEUE {
+        if path == self.path || self.changed.len() == QUEUE {
             self.changed.clear();
             self.changed.push_back(self.path.clone());
-        }
-        if path != self.path || self.changed.is_empty() {
+        } else {
             self.changed.push_back(path.to_owned());
         }
     }
@@ -150,7 +151,9 @@ impl<H: Hal> Watch<H> {
 
     /// Waits for a change and returns the path that changed: relative if the
     /// watched path is. Changes of one path are told once however often it
-    /// changed; if many paths changed, the watched path stands for all.
+    /// changed. The watched path stands for everything below it: it is told
+    /// alone, and always when it fired, when many paths changed, and when the
+    /// connection was lost.
     ///
     /// Has no deadline: the wait for a change may be long.
     pub async fn changed(&mut self) -> String {

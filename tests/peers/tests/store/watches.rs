@@ -49,6 +49,33 @@ fn the_same_path_is_told_once_and_many_become_the_watched_one() {
 }
 
 #[test]
+fn the_watched_path_stands_for_all_others() {
+    let world = friendly();
+    let daemon = world.daemon();
+    let mut watch = world.with(async |store| store.watch("device").await.unwrap());
+    world.settle();
+    while watch.try_changed().is_some() {}
+    for path in ["device/a", "device", "device/b"] {
+        daemon.write(&format!("{HOME}/{path}"), "");
+    }
+    world.settle();
+    assert_eq!(watch.try_changed().as_deref(), Some("device"));
+    assert_eq!(watch.try_changed(), None, "told by that");
+    daemon.write(&format!("{HOME}/device/a"), "");
+    world.settle();
+    assert_eq!(watch.try_changed().as_deref(), Some("device/a"));
+    // The same when the connection is lost.
+    daemon.write(&format!("{HOME}/device/a"), "");
+    world.settle();
+    world.with(async |store| store.reconnect().await.unwrap());
+    assert_eq!(watch.try_changed().as_deref(), Some("device"));
+    world.settle();
+    while let Some(path) = watch.try_changed() {
+        assert_eq!(path, "device");
+    }
+}
+
+#[test]
 fn a_dropped_watch_is_over_and_its_last_events_are_no_offence() {
     let world = friendly();
     let daemon = world.daemon();
