@@ -114,8 +114,9 @@ impl<H: Hal> Control<H> {
                         watch.changed().await;
                     }
                 }
-                Err(error) if error.is_lost_connection() => {
-                    // The bus mends it, or a resume has.
+                Err(error) if error.is_lost_connection() || error.is_late() => {
+                    // The bus mends it, or a resume has; or there is more
+                    // patience than a single answer gets.
                     let again = self.xen.now() + PATIENCE;
                     sleep_until(self.xen.clone(), again).await;
                 }

@@ -94,6 +94,13 @@ impl fmt::Display for ConnectError {
 
 impl core::error::Error for ConnectError {}
 
+impl ConnectError {
+    /// Whether xenstore may only be slow.
+    pub(super) const fn is_late(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_late())
+    }
+}
+
 impl From<StoreError> for ConnectError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)

@@ -3,7 +3,7 @@
 
 use super::connect::ConnectError;
 use super::step::WhyNot;
-use super::vbd::{End, OtherEnd, Vbd, Wish};
+use super::vbd::{End, OtherEnd, STORE_PATIENCE, Vbd, Wish};
 use crate::hal::Hal;
 use crate::trace::Source;
 use crate::wire::DomId;
@@ -12,7 +12,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use firn_block::IoError;
 use firn_block::gate::Lifecycle;
-use firn_task::{Either, race};
+use firn_task::{Either, race, sleep_until, timeout};
 
 impl<H: Hal> Vbd<H> {
     /// The device's life, from handshake to removal.
@@ -120,12 +120,25 @@ impl<H: Hal> Vbd<H> {
             if self.wish.get() == Wish::Frozen && self.state() == Lifecycle::Freezing {
                 return Ok(End::Freeze);
             }
-            if changed && let Some(end) = self.look_at_backend(other).await? {
-                return Ok(end);
-            }
-            let news = race(other.watch.changed(), attention.changed(seen)).await;
-            // Looking costs round trips, which a freeze has to wait for.
-            changed = matches!(news, Either::First(_)) || self.removed.get();
+            let late = match changed {
+                true => match self.look_at_backend(other).await {
+                    Ok(Some(end)) => return Ok(end),
+                    Ok(None) => false,
+                    // The ring works without the store: there is time to ask again.
+                    Err(error) if error.is_late() => true,
+                    Err(error) => return Err(error),
+                },
+                false => false,
+            };
+            let news = race(other.watch.changed(), attention.changed(seen));
+            changed = match late {
+                true => {
+                    let _ = timeout(self.xen.clone(), STORE_PATIENCE, news).await;
+                    true
+                }
+                // Looking costs round trips, which a freeze has to wait for.
+                false => matches!(news.await, Either::First(_)) || self.removed.get(),
+            };
         }
     }
 
@@ -178,6 +191,11 @@ impl<H: Hal> Vbd<H> {
                 Ok(XenbusState::INIT_WAIT) => break,
                 Ok(XenbusState::CLOSED) if self.comes_back.get() => break,
                 Ok(_) => {}
+                Err(error) if error.is_late() => {
+                    let again = self.xen.hal.now() + STORE_PATIENCE;
+                    sleep_until(self.xen.clone(), again).await;
+                    continue;
+                }
                 Err(_) => {
                     self.check_host(other)?;
                     return Ok(false);

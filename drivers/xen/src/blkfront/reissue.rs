@@ -118,6 +118,7 @@ impl<H: Hal> Vbd<H> {
     /// anew, and issues again what was in flight before anything newer. To be
     /// called after [`Xen::resume`](crate::Xen::resume).
     pub fn resume(&self) {
+        self.be_patient();
         self.front.borrow_mut().lose_host();
         self.changed.notify();
     }

@@ -21,8 +21,11 @@ use firn_block::gate::Lifecycle;
 use firn_block::{DiskId, DiskInfo, Stats};
 use firn_task::{Instant, Signal, sleep_until, timeout_at};
 
-/// How long to wait before asking a lost xenstore connection again.
-const STORE_PATIENCE: Duration = Duration::from_millis(10);
+/// How long to wait before asking a xenstore again that was lost or late.
+pub(super) const STORE_PATIENCE: Duration = Duration::from_millis(10);
+/// So many deadlines are one deadline after a change of the host, which has more
+/// to do then than ever, while requests wait that would be lost by giving up.
+const RESUME_PATIENCE: u32 = 4;
 
 /// What the frontend may use, and how long it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +157,8 @@ pub struct Vbd<H: Hal> {
     /// The connection was given up while the backend was late to close: it is
     /// made again when it has.
     pub(super) comes_back: Cell<bool>,
+    /// Until when steps may take after the last change of the host.
+    resume_until: Cell<Instant>,
 }
 
 impl<H: Hal> Vbd<H> {
@@ -186,6 +191,7 @@ impl<H: Hal> Vbd<H> {
             freeze_until: Cell::new(Instant::default()),
             failure: RefCell::new(None),
             comes_back: Cell::new(false),
+            resume_until: Cell::new(Instant::default()),
         }))
     }
 
@@ -237,9 +243,16 @@ impl<H: Hal> Vbd<H> {
         }
     }
 
-    /// When the present step of the backend's must be done.
+    /// When a step that begins now must be done, by the backend and xenstore.
     pub(super) fn step_deadline(&self) -> Instant {
-        self.xen.hal.now() + self.config.deadline
+        let usual = self.xen.hal.now() + self.config.deadline;
+        usual.max(self.resume_until.get())
+    }
+
+    /// From now on the host is another one.
+    pub(super) fn be_patient(&self) {
+        let patience = self.config.deadline * RESUME_PATIENCE;
+        self.resume_until.set(self.xen.hal.now() + patience);
     }
 
     /// Whether the host is still the one that this backend was found on.
@@ -271,20 +284,24 @@ impl<H: Hal> Vbd<H> {
         }
     }
 
-    /// Runs a step again when the xenstore connection was reset in the middle
-    /// of it: nothing in the store is lost by that, and the bus mends the
-    /// connection. Every step can be repeated.
+    /// Runs a step again, until its deadline, when the xenstore connection was
+    /// reset in the middle of it: nothing in the store is lost by that, and the
+    /// bus mends the connection. The same if the answer is late: it is the
+    /// device's deadline that counts. Every step can be repeated.
     pub(super) async fn through_resets<T>(
         &self,
         step: impl AsyncFn() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let give_up = self.xen.hal.now() + self.config.deadline;
+        let give_up = self.step_deadline();
         let generation = self.xen.generation();
         loop {
             match step().await {
                 // What was said to the old host means nothing to a new one.
                 Err(error) if self.xen.generation() != generation => return Err(error),
-                Err(error) if error.is_lost_connection() && self.xen.hal.now() < give_up => {
+                Err(error)
+                    if (error.is_lost_connection() || error.is_late())
+                        && self.xen.hal.now() < give_up =>
+                {
                     let again = self.xen.hal.now() + STORE_PATIENCE;
                     sleep_until(self.xen.clone(), again).await;
                 }

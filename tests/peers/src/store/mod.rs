@@ -25,6 +25,8 @@ struct Daemon {
     offences: Vec<StoreOffence>,
     /// The host's reset is announced and not yet carried out.
     resetting: bool,
+    /// An event came while it was deaf: looked into when it is no more.
+    missed: bool,
     requests: u64,
 }
 
@@ -60,6 +62,7 @@ impl XenStored {
             ring: Ring::new(page, channel),
             offences: Vec::new(),
             resetting: false,
+            missed: false,
             requests: 0,
         };
         let store = Self(Rc::new(RefCell::new(daemon)));
@@ -79,6 +82,7 @@ impl XenStored {
             daemon.server = Server::new();
             daemon.ring = Ring::new(page, channel);
             daemon.resetting = false;
+            daemon.missed = false;
         }
         self.make_domain();
     }
@@ -237,7 +241,9 @@ impl Daemon {
             // Before a later word puts it right.
             return true;
         }
-        let woken = self.ring.is_woken();
+        let deaf = self.is(StoreOffence::Deaf);
+        let woken = self.ring.is_woken() || self.missed;
+        self.missed = woken && deaf;
         let asked = woken && self.ring.wants_reconnect();
         if (self.resetting || asked) && !self.is(StoreOffence::NeverReconnects) {
             self.resetting = false;
@@ -248,7 +254,7 @@ impl Daemon {
         if self.ring.wants_reconnect() {
             return any;
         }
-        if woken && !self.is(StoreOffence::Deaf) {
+        if woken && !deaf {
             any |= self.receive();
         }
         any | self.send()
