@@ -1,12 +1,13 @@
 //! A hash over the memory that a freeze saves, so that people see that what
-//! came back is what went away.
+//! came back is what went away. XXH64, as the image's checksums: docs/adr/0010
+//! says why.
 
 use core::ops::Range;
 
 use firn_block::PAGE;
 use firn_block::shm::Region;
 use firn_jobs::MemoryHash;
-use xxhash_rust::xxh3::Xxh3Default;
+use xxhash_rust::xxh64::Xxh64;
 
 use super::audit::used;
 
@@ -14,7 +15,7 @@ use super::audit::used;
 /// numbers), in order.
 #[must_use]
 pub fn memory_hash(memory: &Region, free: &[Range<usize>]) -> MemoryHash {
-    let mut hasher = Xxh3Default::new();
+    let mut hasher = Xxh64::new(0);
     let mut page = [0; PAGE];
     let mut bytes = 0;
     for number in used(memory.page_count(), free) {
