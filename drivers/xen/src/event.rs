@@ -11,6 +11,7 @@ use crate::hypercall::Hypercall;
 use crate::wire::errno::Errno;
 use crate::wire::event_channel::{AllocUnbound, BindVirq, Close, PORTS_2L, Port};
 use crate::wire::memory::{AddToPhysmap, SPACE_SHARED_INFO};
+use crate::wire::misc::SchedPoll;
 use crate::wire::{DomId, Gfn};
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
@@ -109,8 +110,8 @@ impl Events {
         &self.info
     }
 
-    /// Whether Xen says that some port has news. What an interrupt handler and
-    /// an idle loop look at.
+    /// Whether Xen says that some port has news. What the main loop
+    /// looks at before it waits.
     #[must_use]
     pub fn upcall_pending(&self) -> bool {
         self.info.atomic_u8(UPCALL_PENDING).load(Acquire) != 0
@@ -240,6 +241,37 @@ impl Events {
         let pending = self.info.atomic_u64(PENDING + 8 * word);
         pending.fetch_and(!bit, Release);
         result.map(|_| ())
+    }
+
+    /// Waits in the hypervisor until a port that is not masked has an event, with
+    /// interrupts off. One that came since the last [`Events::scan`] ends the wait
+    /// at once: Xen looks at the pending bits itself. Should it not do that, or
+    /// not for so many ports, this returns early, which is correct, if wasteful.
+    pub fn wait(&self, hal: &impl Hal) {
+        let mut ports = [0; SchedPoll::MAX_PORTS];
+        let waited = match self.unmasked(&mut ports) {
+            Some(ports) => hal.hypercall(Hypercall::poll(ports)),
+            None => Err(Errno::EINVAL),
+        };
+        if waited.is_err() {
+            // What it answers makes no difference.
+            let _ = hal.hypercall(Hypercall::Yield);
+        }
+    }
+
+    /// The ports that are not masked: those whose news somebody waits for; none
+    /// if there are more of them than `into` has room for.
+    fn unmasked<'a>(&self, into: &'a mut [u32]) -> Option<&'a [u32]> {
+        let mut count = 0;
+        for word in 0..WORDS {
+            let mut open = !self.info.atomic_u64(MASK + 8 * word).load(Relaxed);
+            while open != 0 {
+                *into.get_mut(count)? = word as u32 * 64 + open.trailing_zeros();
+                open &= open - 1;
+                count += 1;
+            }
+        }
+        into.get(..count)
     }
 
     /// How many scans found some selector bit set: upcalls that had a reason.

@@ -4,7 +4,7 @@
 //! the host can answer it safely; [`Hypercall::registers`] is the ABI form that
 //! a machine's HAL loads before `vmcall` or `vmmcall`.
 
-use crate::wire::misc::{FeatureInfo, SchedShutdown, SetSingleshotTimer};
+use crate::wire::misc::{FeatureInfo, SchedPoll, SchedShutdown, SetSingleshotTimer};
 use crate::wire::{event_channel, grant_table, hvm, memory, misc};
 
 /// One hypercall of those that firn makes.
@@ -22,8 +22,6 @@ pub enum Hypercall<'a> {
     AddToPhysmap(&'a memory::AddToPhysmap),
     /// `HVMOP_get_param`.
     GetParam(&'a mut hvm::Param),
-    /// `HVMOP_set_param`.
-    SetParam(&'a hvm::Param),
     /// `EVTCHNOP_alloc_unbound`.
     AllocUnbound(&'a mut event_channel::AllocUnbound),
     /// `EVTCHNOP_bind_virq`.
@@ -36,6 +34,9 @@ pub enum Hypercall<'a> {
     QueryGrants(&'a mut grant_table::QuerySize),
     /// `SCHEDOP_yield`.
     Yield,
+    /// `SCHEDOP_poll`: waits until one of these ports is pending, masked or not;
+    /// see [`Hypercall::poll`].
+    Poll(&'a [u32], SchedPoll),
     /// `SCHEDOP_shutdown`; does not return, except from a suspend.
     Shutdown(&'a SchedShutdown),
     /// `VCPUOP_stop_periodic_timer` for a vCPU.
@@ -68,7 +69,20 @@ impl Registers {
     }
 }
 
-impl Hypercall<'_> {
+impl<'a> Hypercall<'a> {
+    /// Waits for one of `ports`, of which there are at most
+    /// [`SchedPoll::MAX_PORTS`]. Without a timeout: KVM's emulation of Xen takes
+    /// the absolute time for a relative one, so a deadline wants a timer's port.
+    #[must_use]
+    pub fn poll(ports: &'a [u32]) -> Self {
+        let poll = SchedPoll {
+            ports: ports.as_ptr().expose_provenance() as u64,
+            nr_ports: ports.len() as u32,
+            ..SchedPoll::default()
+        };
+        Self::Poll(ports, poll)
+    }
+
     /// The ABI form. Only valid while `self` is borrowed.
     #[must_use]
     pub fn registers(&mut self) -> Registers {
@@ -95,7 +109,6 @@ impl Hypercall<'_> {
                 op(HYPERCALL_MEMORY_OP, memory::OP_ADD_TO_PHYSMAP, input(*arg))
             }
             Self::GetParam(arg) => op(HYPERCALL_HVM_OP, hvm::OP_GET_PARAM, out(*arg)),
-            Self::SetParam(arg) => op(HYPERCALL_HVM_OP, hvm::OP_SET_PARAM, input(*arg)),
             Self::AllocUnbound(arg) => event(event_channel::OP_ALLOC_UNBOUND, out(*arg)),
             Self::BindVirq(arg) => event(event_channel::OP_BIND_VIRQ, out(*arg)),
             Self::ClosePort(arg) => event(event_channel::OP_CLOSE, input(*arg)),
@@ -105,6 +118,7 @@ impl Hypercall<'_> {
                 [u64::from(grant_table::OP_QUERY_SIZE), out(*arg), 1],
             ),
             Self::Yield => op(HYPERCALL_SCHED_OP, SCHED_YIELD, 0),
+            Self::Poll(_, arg) => op(HYPERCALL_SCHED_OP, SCHED_POLL_OP, input(arg)),
             Self::Shutdown(arg) => op(HYPERCALL_SCHED_OP, SCHED_SHUTDOWN_OP, input(*arg)),
             Self::StopPeriodicTimer(vcpu) => vcpu_op(VCPU_STOP_PERIODIC_TIMER, *vcpu, 0),
             Self::SetTimer(vcpu, arg) => vcpu_op(VCPU_SET_SINGLESHOT_TIMER, *vcpu, input(*arg)),
@@ -150,6 +164,23 @@ mod tests {
             (registers.number(), registers.args()),
             (32, [6, address, 0])
         );
+    }
+
+    #[test]
+    fn ports_are_polled_by_address_and_number() {
+        let ports = [3, 7];
+        let mut call = Hypercall::poll(&ports);
+        let registers = call.registers();
+        let Hypercall::Poll(_, poll) = &call else {
+            panic!("{call:?}")
+        };
+        let address = |at: *const ()| at.addr() as u64;
+        assert_eq!(
+            (registers.number(), registers.args()),
+            (29, [3, address((&raw const *poll).cast()), 0])
+        );
+        assert_eq!(poll.ports, address(ports.as_ptr().cast()));
+        assert_eq!((poll.nr_ports, poll.timeout), (2, 0));
     }
 
     #[test]

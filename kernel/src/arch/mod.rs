@@ -1,9 +1,8 @@
 //! The x86-64 machine: registers, ports, descriptor tables, traps, hypercalls.
 //!
 //! Compiled only for the bare machine. The rules that everything here rests
-//! on (docs/adr/0002-interrupts.md): interrupts are off except inside
-//! [`idle::halt`], exceptions have IST stacks, and `core` was compiled with
-//! SSE2 and a red zone.
+//! on (docs/adr/0002-interrupts.md): interrupts are off for good, exceptions
+//! have IST stacks, and `core` was compiled with SSE2 and a red zone.
 #![expect(
     unsafe_code,
     reason = "registers, ports, descriptor tables and assembler"
@@ -12,7 +11,6 @@
 pub mod cpu;
 mod first_cpu;
 pub mod hypercall;
-pub mod idle;
 mod image;
 mod mem;
 pub mod port;
@@ -30,5 +28,4 @@ pub use provoke::provoke;
 pub fn init() {
     segments::load();
     traps::load();
-    port::silence_pics();
 }

@@ -1,5 +1,4 @@
-//! Port I/O: the debug port and exit device of emulators, the old interrupt
-//! controllers, COM1.
+//! Port I/O: the debug port and exit device of emulators, COM1.
 
 use core::arch::asm;
 
@@ -15,23 +14,6 @@ pub fn debug_byte(byte: u8) {
 /// with exit code `code * 2 + 1`.
 pub fn debug_exit(code: u8) {
     out8(0xf4, code);
-}
-
-/// Silences the two interrupt controllers of old PCs (8259A).
-///
-/// A BIOS that ran before us leaves them ticking, with vectors that mean
-/// exceptions: the timer would look like a double fault. They get vectors of
-/// their own, for the one interrupt that a mask does not stop (a spurious one),
-/// and every line is masked. Guests of Xen have none, and the writes go nowhere.
-pub fn silence_pics() {
-    const PICS: [(u16, u8, u8); 2] = [(0x20, 0x30, 1 << 2), (0xa0, 0x38, 2)];
-    for (command, first_vector, wiring) in PICS {
-        out8(command, 0x11); // begin, four words follow
-        out8(command + 1, first_vector);
-        out8(command + 1, wiring);
-        out8(command + 1, 0x01); // 8086 mode
-        out8(command + 1, 0xff); // mask everything
-    }
 }
 
 fn out8(port: u16, value: u8) {

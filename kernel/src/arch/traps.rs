@@ -1,22 +1,20 @@
-//! Interrupt descriptor table: a dump for exceptions, a note for interrupts.
+//! Interrupt descriptor table: a dump for exceptions, and nothing else.
 //!
-//! `x86-interrupt` functions are not in stable Rust, so the 256 entry points
-//! are assembler stubs of 16 bytes each. Exceptions (0..32) save all general
-//! registers and never return. Interrupts (32..256) count themselves and
-//! clear IF in the saved RFLAGS, nothing more; see [`super::idle`].
+//! `x86-interrupt` functions are not in stable Rust, so the entry points are
+//! assembler stubs of 16 bytes each. They save all general registers and never
+//! return. Interrupts are never let in (docs/adr/0002-interrupts.md), so they
+//! have no gates.
 
 mod dump;
 
 use core::cell::UnsafeCell;
 use core::mem::size_of;
-use core::sync::atomic::AtomicU64;
 
 use x86_64::VirtAddr;
 use x86_64::instructions::segmentation::{CS, Segment};
 use x86_64::structures::DescriptorTablePointer;
 
 const EXCEPTIONS: usize = 32;
-const VECTORS: usize = 256;
 const STUB_BYTES: u64 = 16;
 /// Vectors for which the CPU pushes an error code: 8, 10 to 14, 17, 21, 29, 30.
 const WITH_ERROR_CODE: u32 = 0x6022_7d00;
@@ -35,9 +33,6 @@ pub(super) struct Frame {
     pub(super) ss: u64,
 }
 
-/// Interrupts taken, by vector.
-static COUNTS: [AtomicU64; VECTORS] = [const { AtomicU64::new(0) }; VECTORS];
-
 core::arch::global_asm!(
     r#"
 .section .text.traps, "ax", @progbits
@@ -53,21 +48,7 @@ firn_trap_stubs:
     jmp firn_exception
     .set vector, vector + 1
 .endr
-.rept 224
-    .balign 16
-    inc qword ptr [rip + {counts} + 8 * vector]
-    jmp firn_interrupt
-    .set vector, vector + 1
-.endr
 .balign 16
-
-firn_interrupt:
-    and dword ptr [rsp + 16], 0xfffffdff   // return with IF clear
-    cmp qword ptr [rsp], offset firn_halt_here
-    jne 2f
-    inc qword ptr [rsp]                    // a hlt that would never end
-2:
-    iretq
 
 firn_exception:
     push rax
@@ -92,7 +73,6 @@ firn_exception:
     ud2
 "#,
     with_error = const WITH_ERROR_CODE,
-    counts = sym COUNTS,
     exception = sym exception,
 );
 
@@ -112,8 +92,7 @@ extern "C" fn exception(frame: &Frame) -> ! {
 struct Gate([u64; 2]);
 
 impl Gate {
-    /// A 64-bit interrupt gate (IF off while it runs) on stack `ist` (1 to 3), or on
-    /// the current one (0).
+    /// A 64-bit interrupt gate (IF off while it runs) on stack `ist` (1 to 3).
     fn new(handler: u64, code_selector: u16, ist: u64) -> Self {
         let low = handler & 0xffff
             | u64::from(code_selector) << 16
@@ -124,25 +103,20 @@ impl Gate {
     }
 }
 
-struct Table(UnsafeCell<[Gate; VECTORS]>);
+struct Table(UnsafeCell<[Gate; EXCEPTIONS]>);
 
 // SAFETY: written once by `load`, before it is loaded; only the CPU reads it.
 unsafe impl Sync for Table {}
 
-static TABLE: Table = Table(UnsafeCell::new([Gate([0; 2]); VECTORS]));
+static TABLE: Table = Table(UnsafeCell::new([Gate([0; 2]); EXCEPTIONS]));
 
-/// Which interrupt stack a vector runs on, see [`super::stacks`].
-///
-/// Devices use the current one, although every other gate has its own: an
-/// emulated hypervisor was seen to deliver one interrupt twice, the second time
-/// at the handler's first instruction. On an interrupt stack the second frame
-/// overwrites the first, and the handler returns to itself for ever.
+/// Which interrupt stack an exception runs on, see [`super::stacks`]. None nests
+/// on its own: exceptions do not return.
 fn stack_of(vector: usize) -> u64 {
     match vector {
         2 => 2,
         8 | 18 => 3,
-        _ if vector < EXCEPTIONS => 1,
-        _ => 0,
+        _ => 1,
     }
 }
 
@@ -152,12 +126,11 @@ pub(super) fn load() {
     let code = CS::get_reg().0;
     let gate = |v: usize| Gate::new(stubs + v as u64 * STUB_BYTES, code, stack_of(v));
     let pointer = DescriptorTablePointer {
-        limit: (size_of::<[Gate; VECTORS]>() - 1) as u16,
+        limit: (size_of::<[Gate; EXCEPTIONS]>() - 1) as u16,
         base: VirtAddr::new(TABLE.0.get() as u64),
     };
     // SAFETY: nobody else has the table yet, and it is static; every gate leads
-    // to a stub in our text, on a stack that `segments` put in the TSS or, for
-    // interrupts, on that of the one place that lets them in (`idle`).
+    // to a stub in our text, on a stack that `segments` put in the TSS.
     unsafe {
         *TABLE.0.get() = core::array::from_fn(gate);
         x86_64::instructions::tables::lidt(&pointer);

@@ -21,9 +21,9 @@ use spin::Once;
 use super::job_state::JobState;
 use super::machine::Input;
 use super::{Alarm, Names, Rest};
-use crate::arch::{FirstCpu, idle};
+use crate::arch::FirstCpu;
 use crate::clock;
-use crate::host::xen::{self, XenHal};
+use crate::host::xen::XenHal;
 use crate::mm::{self, Memory};
 use crate::power::{self, Disks, PowerState};
 
@@ -62,7 +62,7 @@ pub struct MainLoop {
     pub(crate) names: RefCell<Names>,
     pub(crate) power: PowerState,
     alarm: Alarm,
-    /// When the present halt began.
+    /// When the present wait began.
     resting: Cell<Option<Instant>>,
     halted: Cell<Duration>,
     /// The event channel of the hypervisor's timer.
@@ -74,7 +74,7 @@ impl MainLoop {
     /// The first call counts.
     ///
     /// # Errors
-    /// What Xen says if it gives no timer interrupt.
+    /// What Xen says if it gives no timer.
     pub fn start(
         xen: &Rc<Xen<XenHal>>,
         store: &Store<XenHal>,
@@ -117,7 +117,7 @@ impl MainLoop {
         let timer = bind_timer(&self.xen).map_err(|_| "Xen gives no timer")?;
         self.timer.set(timer);
         self.alarm.fired();
-        xen::set_upcall(&self.xen).map_err(|_| "Xen refuses the upcall vector")
+        Ok(())
     }
 
     /// The console, if there is one.
@@ -266,9 +266,8 @@ impl MainLoop {
         }
     }
 
-    /// Halts until an event, unless there is work by now. Interrupts are off,
-    /// so nothing can come between the last look and the halt. The clock is not
-    /// read again: a deadline that has just come makes the timer fire at once.
+    /// Waits for an event, unless there is work by now. The clock is not read
+    /// again: a deadline that has just come makes the timer fire at once.
     fn rest(&self) {
         let now = Instant::from_nanos(clock::latest_ns());
         let deadlines = [self.xen.next_deadline(), self.job_deadline()];
@@ -282,7 +281,7 @@ impl MainLoop {
         let work = !self.arm_disks() || self.has_ready() || self.xen.events.upcall_pending();
         if rest != Rest::No && !work {
             self.resting.set(Some(now));
-            idle::halt();
+            self.xen.events.wait(&self.xen.hal);
         }
     }
 

@@ -7,12 +7,12 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use firn_block::shm::Region;
 use firn_task::Instant;
-use firn_xen::hal::{Fixed, FixedFrames, HalExt};
+use firn_xen::hal::{Fixed, FixedFrames};
 use firn_xen::hypercall::Hypercall;
+use firn_xen::wire::Gfn;
 use firn_xen::wire::errno::Errno;
 use firn_xen::wire::misc::{SchedShutdown, ShutdownReason};
 use firn_xen::wire::shared_info::{SharedInfo, VcpuInfo, VcpuTimeInfo};
-use firn_xen::wire::{Gfn, hvm};
 use firn_xen::{Hal, SetupError, Xen};
 use spin::Once;
 
@@ -20,11 +20,6 @@ use crate::arch::{cpu, hypercall};
 use crate::clock::{self, Sample, Source, Torn, read_stable};
 use crate::mm::{self, PAGE};
 use crate::power::{self, Stop};
-
-/// The vector of event upcalls. Any above the exceptions: the stubs of all
-/// interrupts do the same, and the local APIC is not involved
-/// (docs/adr/0002-interrupts.md).
-const UPCALL_VECTOR: u64 = 0x20;
 
 /// The machine as the Xen drivers see it.
 pub struct XenHal;
@@ -155,8 +150,7 @@ pub fn init() {
     power::set_host(shutdown);
 }
 
-/// Sets up the hypervisor's pages, the clock and the upcall. The clock's zero
-/// is when the TSC read `entry_tsc`.
+/// Sets up the hypervisor's pages and the clock. The clock's zero is when the TSC read `entry_tsc`.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -169,14 +163,7 @@ pub fn connect(entry_tsc: u64) -> Result<Rc<Xen<XenHal>>, ConnectError> {
     });
     let sample = clock.sample().map_err(|Torn| ConnectError::Clock)?;
     clock::start(clock, sample.ns_at(entry_tsc));
-    set_upcall(&xen).map_err(ConnectError::Upcall)?;
     Ok(xen)
-}
-
-/// Tells Xen the vector of event upcalls.
-pub(crate) fn set_upcall(xen: &Xen<XenHal>) -> Result<(), Errno> {
-    let vector = hvm::CALLBACK_TYPE_VECTOR | UPCALL_VECTOR;
-    xen.hal.set_hvm_param(hvm::PARAM_CALLBACK_IRQ, vector)
 }
 
 /// The hypervisor could not be set up.
@@ -186,8 +173,6 @@ pub enum ConnectError {
     Pages(SetupError),
     /// Its time record never holds still.
     Clock,
-    /// The vector of event upcalls.
-    Upcall(Errno),
 }
 
 impl core::fmt::Display for ConnectError {
@@ -198,7 +183,6 @@ impl core::fmt::Display for ConnectError {
                 f,
                 "the time record in the shared info page never holds still"
             ),
-            Self::Upcall(errno) => write!(f, "Xen refused an upcall vector: {errno}"),
         }
     }
 }

@@ -80,6 +80,7 @@ fn numbers_agree() {
         (misc::HYPERCALL_HVM_OP, 34),
         (misc::SCHED_YIELD, 0),
         (misc::SCHED_SHUTDOWN_OP, 2),
+        (misc::SCHED_POLL_OP, 3),
         (misc::CONSOLEIO_WRITE, 0),
         (ShutdownReason::POWEROFF.0, 0),
         (ShutdownReason::REBOOT.0, 1),

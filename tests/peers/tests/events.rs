@@ -1,10 +1,11 @@
 //! The guest's event channels against a hypervisor that keeps Xen's rules.
 
-use firn_peers::{Channel, FakeMachine, HOST};
+use firn_peers::{CallKind, Channel, FakeMachine, HOST};
 use firn_xen::Xen;
 use firn_xen::event::EventError;
 use firn_xen::wire::errno::Errno;
 use firn_xen::wire::event_channel::Port;
+use firn_xen::wire::misc::SchedPoll;
 use proptest::prelude::*;
 use std::rc::Rc;
 
@@ -55,6 +56,36 @@ fn an_event_while_masked_is_reported_by_unmask() {
     assert!(xen.events.take(port));
     peer.notify();
     assert!(xen.events.scan(), "and later events come as ever");
+}
+
+#[test]
+fn the_wait_is_for_ports_that_are_not_masked() {
+    let (machine, xen) = guest();
+    let ports: Vec<_> = (0..100).map(|_| channel(&machine, &xen).0).collect();
+    xen.events.mask(ports[40]);
+    xen.events.close(&xen.hal, ports[70]).expect("our port");
+    xen.events.wait(&xen.hal);
+    let open = ports.iter().filter(|p| ![ports[40], ports[70]].contains(p));
+    assert_eq!(machine.polled(), open.map(|p| p.0).collect::<Vec<_>>());
+    assert_eq!(machine.calls(CallKind::Yield), 0);
+}
+
+#[test]
+fn a_wait_that_xen_refuses_is_a_short_one() {
+    let (machine, xen) = guest();
+    let _channels: Vec<_> = (0..SchedPoll::MAX_PORTS)
+        .map(|_| channel(&machine, &xen))
+        .collect();
+    xen.events.wait(&xen.hal);
+    assert_eq!(machine.calls(CallKind::Yield), 0);
+    let _one_too_many = channel(&machine, &xen);
+    xen.events.wait(&xen.hal);
+    assert_eq!(machine.calls(CallKind::Yield), 1);
+    assert_eq!(machine.calls(CallKind::Poll), 1, "it would be refused");
+    let (machine, xen) = guest();
+    machine.fail_next(CallKind::Poll, Errno::ENOSYS);
+    xen.events.wait(&xen.hal);
+    assert_eq!(machine.calls(CallKind::Yield), 1);
 }
 
 #[test]

@@ -28,6 +28,9 @@ pub const SCHED_YIELD: u32 = sys::SCHEDOP_yield;
 /// `SCHEDOP_shutdown`.
 pub const SCHED_SHUTDOWN_OP: u32 = sys::SCHEDOP_shutdown;
 
+/// `SCHEDOP_poll`.
+pub const SCHED_POLL_OP: u32 = sys::SCHEDOP_poll;
+
 /// `VCPUOP_stop_periodic_timer`.
 pub const VCPU_STOP_PERIODIC_TIMER: u32 = 7;
 /// `VCPUOP_set_singleshot_timer`.
@@ -70,6 +73,29 @@ layout!(
     /// Layout of [`SchedShutdown`].
     SCHED_SHUTDOWN: SchedShutdown = "struct sched_shutdown" in "sched.h", 4,
     { reason "reason" @ 0 });
+
+/// `struct sched_poll`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct SchedPoll {
+    /// In: the address of the ports, `evtchn_port_t` each.
+    pub ports: u64,
+    /// In: how many they are, at most [`SchedPoll::MAX_PORTS`].
+    pub nr_ports: u32,
+    /// Padding.
+    pub pad: u32,
+    /// In: absolute system time in nanoseconds; 0 for none.
+    pub timeout: u64,
+}
+
+impl SchedPoll {
+    /// More ports are refused.
+    pub const MAX_PORTS: usize = 128;
+}
+layout!(
+    /// Layout of [`SchedPoll`].
+    SCHED_POLL: SchedPoll = "struct sched_poll" in "sched.h", 24,
+    { ports "ports" @ 0, nr_ports "nr_ports" @ 8, timeout "timeout" @ 16 });
 
 /// `struct xen_feature_info`.
 #[derive(Clone, Copy, Debug)]

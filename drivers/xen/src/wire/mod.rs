@@ -99,6 +99,7 @@ pub const LAYOUTS: &[&Layout] = &[
     &hvm::PARAM,
     &memory::ADD_TO_PHYSMAP,
     &misc::SCHED_SHUTDOWN,
+    &misc::SCHED_POLL,
     &misc::FEATURE_INFO,
     &misc::SET_SINGLESHOT_TIMER,
     &shared_info::VCPU_TIME_INFO,

@@ -30,13 +30,13 @@ kinds!(
     ConsoleWrite,
     AddToPhysmap,
     GetParam,
-    SetParam,
     AllocUnbound,
     BindVirq,
     ClosePort,
     SendEvent,
     QueryGrants,
     Yield,
+    Poll,
     Shutdown,
     StopPeriodicTimer,
     SetTimer,
@@ -88,7 +88,6 @@ impl FakeMachine {
             Hypercall::ConsoleWrite(text) => self.xen_console.borrow_mut().extend(text),
             Hypercall::AddToPhysmap(arg) => self.add_to_physmap(arg)?,
             Hypercall::GetParam(arg) => arg.value = self.get_param(arg)?,
-            Hypercall::SetParam(arg) => self.set_param(arg)?,
             Hypercall::AllocUnbound(arg) => self.events.borrow_mut().alloc_unbound(arg)?,
             Hypercall::BindVirq(arg) => self.events.borrow_mut().bind_virq(arg)?,
             Hypercall::ClosePort(arg) => {
@@ -98,6 +97,7 @@ impl FakeMachine {
             Hypercall::SendEvent(arg) => self.events.borrow_mut().send(arg.port)?,
             Hypercall::QueryGrants(arg) => self.query_grants(arg)?,
             Hypercall::Yield | Hypercall::StopPeriodicTimer(_) => {}
+            Hypercall::Poll(ports, _) => self.events.borrow_mut().poll(ports)?,
             Hypercall::Shutdown(arg) => return Ok(self.shut_down(arg)),
             Hypercall::SetTimer(vcpu, arg) => self.set_timer(vcpu, arg)?,
             Hypercall::StopTimer(_) => self.timer.set(None),
@@ -133,15 +133,6 @@ impl FakeMachine {
     fn get_param(&self, arg: &hvm::Param) -> Result<u64, Errno> {
         let value = self.params.borrow().get(&arg.index).copied();
         value.ok_or(Errno::EINVAL)
-    }
-
-    fn set_param(&self, arg: &hvm::Param) -> Result<(), Errno> {
-        // The toolstack's parameters are not the guest's to change.
-        if arg.index != hvm::PARAM_CALLBACK_IRQ {
-            return Err(Errno::EPERM);
-        }
-        self.params.borrow_mut().insert(arg.index, arg.value);
-        Ok(())
     }
 
     fn query_grants(&self, arg: &mut grant_table::QuerySize) -> Result<(), Errno> {

@@ -4,6 +4,7 @@ use super::FakeMachine;
 use firn_block::shm::Region;
 use firn_xen::wire::errno::Errno;
 use firn_xen::wire::event_channel::{PORTS_2L, Port, VIRQ_TIMER};
+use firn_xen::wire::misc::SchedPoll;
 use firn_xen::wire::shared_info::{SharedInfo, VcpuInfo};
 use firn_xen::wire::{DomId, event_channel};
 use std::mem::offset_of;
@@ -33,6 +34,7 @@ pub(super) struct Events {
     ends: Vec<End>,
     pub(super) upcalls: u64,
     pub(super) upcall: bool,
+    pub(super) polled: Vec<u32>,
 }
 
 impl Events {
@@ -43,6 +45,7 @@ impl Events {
             ends: Vec::new(),
             upcalls: 0,
             upcall: false,
+            polled: Vec::new(),
         }
     }
 
@@ -132,6 +135,17 @@ impl Events {
             State::Unbound { .. } => Ok(()),
             State::Timer | State::Free => Err(Errno::EINVAL),
         }
+    }
+
+    /// The guest waits for these ports. It is not kept waiting: what it would
+    /// wake up for is the tests' own account.
+    pub(super) fn poll(&mut self, ports: &[u32]) -> Result<(), Errno> {
+        let closed = |port: &u32| !self.state(*port).is_ok_and(|state| state != State::Free);
+        if ports.len() > SchedPoll::MAX_PORTS || ports.iter().any(closed) {
+            return Err(Errno::EINVAL);
+        }
+        self.polled = ports.to_vec();
+        Ok(())
     }
 
     fn connect(&mut self, domid: u16, port: u32) -> usize {

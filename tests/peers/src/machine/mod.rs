@@ -231,6 +231,12 @@ impl FakeMachine {
         std::mem::take(&mut self.events.borrow_mut().upcall)
     }
 
+    /// The ports that the guest waited for last.
+    #[must_use]
+    pub fn polled(&self) -> Vec<u32> {
+        self.events.borrow().polled.clone()
+    }
+
     /// How many upcalls there were.
     #[must_use]
     pub fn upcalls(&self) -> u64 {
