@@ -2,6 +2,7 @@
 //! a guest whose results are collected, and the host's own look at the disks.
 #![forbid(unsafe_code)]
 
+mod again;
 mod bench;
 pub mod campaign;
 pub mod disks;
@@ -13,6 +14,7 @@ mod scene;
 pub mod verify;
 mod watched;
 
+pub use again::again;
 pub use bench::{Bench, DISK_BYTES, Lent};
 pub use events::Event;
 pub use results::JobResult;

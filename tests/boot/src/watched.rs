@@ -60,13 +60,17 @@ impl<'a> Watched<'a> {
     /// Waits for the guest's end; gives the results of its jobs.
     ///
     /// # Errors
-    /// It goes on, crashes, or ends without a result; the message shows what
+    /// It goes on, crashes, was broken by the emulator, or ends without a result; the message shows what
     /// it said last.
     pub fn finish(self, deadline: Duration) -> Result<Vec<JobResult>> {
         let exit = self
             .guest
             .wait_exit(deadline)
             .map_err(|error| anyhow!("{error:#}{}", self.early()))?;
+        let broken = self.lab.broken();
+        if self.guest.domain().is_some_and(|id| broken.contains(&id)) {
+            bail!("the emulator broke the guest, which could do nothing: try again (docs/lab.md)");
+        }
         let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         let results: Vec<_> = results.drain(..).collect::<Result<_>>()?;
         match exit {

@@ -271,16 +271,18 @@ impl Guest {
     /// # Errors
     /// As [`Transcript::wait_for`].
     pub fn wait_for(&self, pattern: &str, deadline: Duration) -> Result<String> {
-        self.console.wait_for(pattern, deadline).with_context(|| {
-            let (name, last) = (&self.name, self.log.tail(1));
-            format!("guest {name} ({last}){}", self.hosts_view())
-        })
+        let came = self.console.wait_for(pattern, deadline);
+        came.with_context(|| format!("guest {}{}", self.name, self.hosts_view()))
     }
 
     /// What the host knows of a guest that does not go on.
-    fn hosts_view(&self) -> String {
+    pub(crate) fn hosts_view(&self) -> String {
         match self.kind {
-            Kind::Xen(_) => format!("\nXen says:\n{}", stuck::view(&self.client)),
+            Kind::Xen(_) => format!(
+                "\nxl says:\n{}\nXen says:\n{}",
+                self.log.text(),
+                stuck::view(&self.client)
+            ),
             Kind::Kvm { .. } => String::new(),
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::broken::broken_by_emulator;
 use crate::cache::{Cache, RunFolder};
 use crate::client::{Client, Output};
 use crate::complaints::Destroyed;
@@ -200,6 +201,12 @@ impl Lab {
     #[must_use]
     pub fn xen_log(&self) -> String {
         self.machine().serial()
+    }
+
+    /// The domains that the emulator broke so far: their failures are not theirs.
+    #[must_use]
+    pub fn broken(&self) -> Vec<u32> {
+        broken_by_emulator(&self.xen_log())
     }
 
     /// dom0's (or the KVM host's) kernel log.

@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod agent_binary;
+mod broken;
 mod cache;
 mod client;
 mod complaints;
@@ -37,6 +38,7 @@ mod transcript;
 mod tree;
 mod xl;
 
+pub use broken::broken_by_emulator;
 pub use cache::{Cache, RunFolder, sha256, sha256_file};
 pub use client::Output;
 pub use dom0::LogMark;

@@ -105,7 +105,13 @@ impl Guest {
     fn command(&self, argv: &[&str], deadline: Duration) -> Result<String> {
         let output = self.client.exec(argv, deadline)?;
         if output.code != Some(0) {
-            bail!("{}: {}{}", argv.join(" "), output.stdout, output.stderr);
+            bail!(
+                "{}: {}{}{}",
+                argv.join(" "),
+                output.stdout,
+                output.stderr,
+                self.hosts_view()
+            );
         }
         Ok(output.stdout)
     }

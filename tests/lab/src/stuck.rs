@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use crate::client::Client;
 
-/// Has Xen write the state of its domains, event channels and vCPUs to its
-/// log, and cuts out what was written.
-const LOOK: &str = "xl list; xl dmesg -c >/dev/null; \
+/// The end of Xen's log so far; then has Xen write the state of its domains,
+/// event channels and vCPUs to it, and cuts out what was written.
+const LOOK: &str = "xl list; xl dmesg -c | tail -n 40; \
     for key in q e v; do xl debug-keys $key; done; sleep 1; xl dmesg";
 
 /// Lines worth keeping: the domain's own, and the vCPUs' registers.
-const LINES: usize = 160;
+const LINES: usize = 200;
 
 /// Xen's view of the domains now, as text for an error message.
 pub(crate) fn view(client: &Client) -> String {

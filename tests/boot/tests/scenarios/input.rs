@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use firn_boot_tests::Scene;
+use firn_boot_tests::{Scene, again};
 use firn_lab::{Exit, GuestDisk, Host};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -54,32 +54,36 @@ const MISTAKES: [(&str, &str, &str); 20] = [
 
 #[test]
 fn mistakes_at_the_shell_have_names() -> Result<()> {
-    let scene = Scene::new(Host::Xen)?;
-    let disk = scene.bench.disk(512)?;
-    let live = scene.boot("", &[GuestDisk::new(disk.name(), "xvda")])?;
-    for (line, error, place) in MISTAKES {
-        let result = live.refused(line, error)?;
-        let told = (result.text("where"), result.text("hint"));
-        ensure!(told.0 == Some(place), "{line}: {}", result.fields);
-        ensure!(told.1.is_some_and(|hint| !hint.is_empty()), "{line}");
-    }
-    live.verify("verify disk=xvda size=1M", disk.file())?;
-    live.off()?;
-    scene.finish()
+    again(|| {
+        let scene = Scene::new(Host::Xen)?;
+        let disk = scene.bench.disk(512)?;
+        let live = scene.boot("", &[GuestDisk::new(disk.name(), "xvda")])?;
+        for (line, error, place) in MISTAKES {
+            let result = live.refused(line, error)?;
+            let told = (result.text("where"), result.text("hint"));
+            ensure!(told.0 == Some(place), "{line}: {}", result.fields);
+            ensure!(told.1.is_some_and(|hint| !hint.is_empty()), "{line}");
+        }
+        live.verify("verify disk=xvda size=1M", disk.file())?;
+        live.off()?;
+        scene.finish()
+    })
 }
 
 /// A mistake on the command line does not keep the rest of it from running.
 #[test]
 fn mistakes_on_the_command_line_do_not_stop_it() -> Result<()> {
-    let scene = Scene::new(Host::Xen)?;
-    let live = scene.start("shout=yes", "frobnicate; verify disk=xvdz; poweroff", &[])?;
-    live.guest.wait_for("option 'shout=yes' is unknown", SOON)?;
-    for (job, error) in [("frobnicate", "unknown-job"), ("verify", "no-such-disk")] {
-        let result = live.result(SOON)?;
-        ensure!(result.job == job, "{}", result.fields);
-        ensure!(result.text("error") == Some(error), "{}", result.fields);
-    }
-    live.result(SOON)?.into_ok()?;
-    ensure!(live.guest.wait_exit(SOON)? == Exit::PowerOff);
-    scene.finish()
+    again(|| {
+        let scene = Scene::new(Host::Xen)?;
+        let live = scene.start("shout=yes", "frobnicate; verify disk=xvdz; poweroff", &[])?;
+        live.guest.wait_for("option 'shout=yes' is unknown", SOON)?;
+        for (job, error) in [("frobnicate", "unknown-job"), ("verify", "no-such-disk")] {
+            let result = live.result(SOON)?;
+            ensure!(result.job == job, "{}", result.fields);
+            ensure!(result.text("error") == Some(error), "{}", result.fields);
+        }
+        live.result(SOON)?.into_ok()?;
+        ensure!(live.guest.wait_exit(SOON)? == Exit::PowerOff);
+        scene.finish()
+    })
 }

@@ -4,70 +4,78 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use firn_boot_tests::{Bench, Scene};
+use firn_boot_tests::{Bench, Scene, again};
 use firn_lab::{Cache, Exit, GuestSpec, Host};
 
 const SOON: Duration = Duration::from_secs(60);
 
 #[test]
 fn the_host_sees_how_a_guest_ends() -> Result<()> {
-    let scene = Scene::new(Host::Xen)?;
-    for (job, exit) in [
-        ("poweroff", Exit::PowerOff),
-        ("reboot", Exit::Reboot),
-        ("crash", Exit::Crash),
-    ] {
-        let live = scene.start("", job, &[])?;
-        live.result(SOON)?.into_ok()?;
-        let seen = live.guest.wait_exit(SOON)?;
-        ensure!(seen == exit, "{job}: {seen:?}");
-    }
-    scene.finish()
+    again(|| {
+        let scene = Scene::new(Host::Xen)?;
+        for (job, exit) in [
+            ("poweroff", Exit::PowerOff),
+            ("reboot", Exit::Reboot),
+            ("crash", Exit::Crash),
+        ] {
+            let live = scene.start("", job, &[])?;
+            live.result(SOON)?.into_ok()?;
+            let seen = live.guest.wait_exit(SOON)?;
+            ensure!(seen == exit, "{job}: {seen:?}");
+        }
+        scene.finish()
+    })
 }
 
 #[test]
 fn too_little_memory_is_said_and_ends_as_a_crash() -> Result<()> {
-    let scene = Scene::new(Host::Xen)?;
-    let spec = GuestSpec::new("small", Bench::elf()).with_memory(8);
-    let live = scene.start_spec(&spec)?;
-    let exit = live.guest.wait_exit(SOON)?;
-    ensure!(exit == Exit::Crash, "{exit:?}");
-    let mark = format!("(d{}) ", live.guest.domain().context("no domain")?);
-    let log = scene.bench.lab.xen_log();
-    let said: Vec<_> = log.lines().filter(|line| line.contains(&mark)).collect();
-    ensure!(
-        said.iter().any(|line| line.contains("too little memory")),
-        "{}",
-        said.join("\n")
-    );
-    scene.finish()
+    again(|| {
+        let scene = Scene::new(Host::Xen)?;
+        let spec = GuestSpec::new("small", Bench::elf()).with_memory(8);
+        let live = scene.start_spec(&spec)?;
+        let exit = live.guest.wait_exit(SOON)?;
+        ensure!(exit == Exit::Crash, "{exit:?}");
+        let mark = format!("(d{}) ", live.guest.domain().context("no domain")?);
+        let log = scene.bench.lab.xen_log();
+        let said: Vec<_> = log.lines().filter(|line| line.contains(&mark)).collect();
+        ensure!(
+            said.iter().any(|line| line.contains("too little memory")),
+            "{}",
+            said.join("\n")
+        );
+        scene.finish()
+    })
 }
 
 /// The question at the end of every scenario has teeth.
 #[test]
 fn a_complaint_of_dom0_is_noticed() -> Result<()> {
-    let scene = Scene::alone(Host::Xen)?;
-    let lab = &scene.bench.lab;
-    lab.run("echo '<4>xen-blkback: odd' >/dev/kmsg")?;
-    let error = scene.finish().unwrap_err().to_string();
-    ensure!(error.contains("xen-blkback: odd"), "{error}");
-    Scene::alone(Host::Xen)?.finish()
+    again(|| {
+        let scene = Scene::alone(Host::Xen)?;
+        let lab = &scene.bench.lab;
+        lab.run("echo '<4>xen-blkback: odd' >/dev/kmsg")?;
+        let error = scene.finish().unwrap_err().to_string();
+        ensure!(error.contains("xen-blkback: odd"), "{error}");
+        Scene::alone(Host::Xen)?.finish()
+    })
 }
 
 /// Plain QEMU starts the ELF just as well, with a hypervisor that firn does
 /// not know or with none: there is nothing to work with, and it says so.
 #[test]
 fn a_machine_without_xen_is_named() -> Result<()> {
-    for (cpu, reason) in [
-        ("qemu64", "unknown hypervisor"),
-        ("qemu64,-hypervisor", "no hypervisor"),
-    ] {
-        let said = said_on_plain_qemu(cpu)?;
-        ensure!(said.contains(reason), "{cpu}: it said:\n{said}");
-        ensure!(said.contains("start it by `xl create`"), "it said:\n{said}");
-        ensure!(said.contains("firn: halted (Crash)"), "it said:\n{said}");
-    }
-    Ok(())
+    again(|| {
+        for (cpu, reason) in [
+            ("qemu64", "unknown hypervisor"),
+            ("qemu64,-hypervisor", "no hypervisor"),
+        ] {
+            let said = said_on_plain_qemu(cpu)?;
+            ensure!(said.contains(reason), "{cpu}: it said:\n{said}");
+            ensure!(said.contains("start it by `xl create`"), "it said:\n{said}");
+            ensure!(said.contains("firn: halted (Crash)"), "it said:\n{said}");
+        }
+        Ok(())
+    })
 }
 
 /// Everything on port 0xE9 until the machine halts.

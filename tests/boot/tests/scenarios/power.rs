@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use firn_boot_tests::disks::flip_byte;
-use firn_boot_tests::{Live, Scene};
+use firn_boot_tests::{Live, Scene, again};
 use firn_lab::{Exit, GuestDisk, Host};
 use serde_json::Value;
 
@@ -23,70 +23,74 @@ fn event(live: &Live, name: &str) -> Result<Value> {
 /// memory is the same, and holds nothing of the boot that made it.
 #[test]
 fn a_job_goes_on_in_another_boot() -> Result<()> {
-    let scene = Scene::new(Host::Xen)?;
-    let (data, image) = (scene.bench.disk(512)?, scene.bench.disk(512)?);
-    let disks = [
-        GuestDisk::new(data.name(), "xvda"),
-        GuestDisk::new(image.name(), "xvdb"),
-    ];
-    let first = scene.boot("", &disks)?;
-    first.verify("verify disk=xvda size=8M seed=5", data.file())?;
-    first.begin("freeze image=xvdb --audit")?;
-    let frozen = event(&first, "frozen")?;
-    let exit = first.guest.wait_exit(SOON)?;
-    ensure!(exit == Exit::PowerOff, "it ended with {exit:?}");
+    again(|| {
+        let scene = Scene::new(Host::Xen)?;
+        let (data, image) = (scene.bench.disk(512)?, scene.bench.disk(512)?);
+        let disks = [
+            GuestDisk::new(data.name(), "xvda"),
+            GuestDisk::new(image.name(), "xvdb"),
+        ];
+        let first = scene.boot("", &disks)?;
+        first.verify("verify disk=xvda size=8M seed=5", data.file())?;
+        first.begin("freeze image=xvdb --audit")?;
+        let frozen = event(&first, "frozen")?;
+        let exit = first.guest.wait_exit(SOON)?;
+        ensure!(exit == Exit::PowerOff, "it ended with {exit:?}");
 
-    let second = scene.start("", "crash", &disks)?;
-    let restored = event(&second, "restored")?;
-    ensure!(frozen["memory_hash"].is_string(), "{frozen}");
-    for field in ["memory_hash", "generation", "disk"] {
-        ensure!(frozen[field] == restored[field], "{frozen} {restored}");
-    }
-    let result = second.result(SOON)?.into_ok()?;
-    ensure!(result.fields["restored"] == true, "{}", result.fields);
-    second.done("verify disk=xvda size=8M seed=5 write=no")?;
-    second.verify("verify disk=xvda at=8M size=8M seed=6", data.file())?;
-    second.done("freeze image=xvdb --check")?;
-    second.off()?;
+        let second = scene.start("", "crash", &disks)?;
+        let restored = event(&second, "restored")?;
+        ensure!(frozen["memory_hash"].is_string(), "{frozen}");
+        for field in ["memory_hash", "generation", "disk"] {
+            ensure!(frozen[field] == restored[field], "{frozen} {restored}");
+        }
+        let result = second.result(SOON)?.into_ok()?;
+        ensure!(result.fields["restored"] == true, "{}", result.fields);
+        second.done("verify disk=xvda size=8M seed=5 write=no")?;
+        second.verify("verify disk=xvda at=8M size=8M seed=6", data.file())?;
+        second.done("freeze image=xvdb --check")?;
+        second.off()?;
 
-    // The image is used up: the third boot is an ordinary one.
-    scene.boot("", &disks)?.off()?;
-    scene.finish()
+        // The image is used up: the third boot is an ordinary one.
+        scene.boot("", &disks)?.off()?;
+        scene.finish()
+    })
 }
 
 /// A damaged image is refused with a reason and nothing can be written, until
 /// somebody decides; then it is never restored.
 #[test]
 fn a_damaged_image_waits_for_a_decision() -> Result<()> {
-    let scene = Scene::new(Host::Xen)?;
-    let (data, image) = (scene.bench.disk(512)?, scene.bench.disk(512)?);
-    let disks = [
-        GuestDisk::new(data.name(), "xvda"),
-        GuestDisk::new(image.name(), "xvdb"),
-    ];
-    let first = scene.boot("", &disks)?;
-    first.begin("freeze image=xvdb then=poweroff")?;
-    event(&first, "frozen")?;
-    first.guest.wait_exit(SOON)?;
-    // Within the first chunk that is stored.
-    flip_byte(image.file(), (64 << 10) + (16 << 10))?;
+    again(|| {
+        let scene = Scene::new(Host::Xen)?;
+        let (data, image) = (scene.bench.disk(512)?, scene.bench.disk(512)?);
+        let disks = [
+            GuestDisk::new(data.name(), "xvda"),
+            GuestDisk::new(image.name(), "xvdb"),
+        ];
+        let first = scene.boot("", &disks)?;
+        first.begin("freeze image=xvdb then=poweroff")?;
+        event(&first, "frozen")?;
+        first.guest.wait_exit(SOON)?;
+        // Within the first chunk that is stored.
+        flip_byte(image.file(), (64 << 10) + (16 << 10))?;
 
-    let second = scene.start("", "crash", &disks)?;
-    let refused = event(&second, "refused")?;
-    ensure!(refused["why"] == "damaged", "{refused}");
-    second.refused("verify disk=xvda size=1M", "disk-not-live")?;
-    second.done("cold")?;
-    ensure!(
-        second
-            .guest
-            .console()
-            .text()
-            .contains("\"event\":\"abandoned\"")
-    );
-    second.verify("verify disk=xvda size=1M", data.file())?;
-    second.off()?;
+        let second = scene.start("", "crash", &disks)?;
+        let refused = event(&second, "refused")?;
+        ensure!(refused["why"] == "damaged", "{refused}");
+        second.refused("verify disk=xvda size=1M", "disk-not-live")?;
+        second.done("cold")?;
+        ensure!(
+            second
+                .guest
+                .console()
+                .text()
+                .contains("\"event\":\"abandoned\"")
+        );
+        second.verify("verify disk=xvda size=1M", data.file())?;
+        second.off()?;
 
-    flip_byte(image.file(), (64 << 10) + (16 << 10))?;
-    scene.boot("", &disks)?.off()?;
-    scene.finish()
+        flip_byte(image.file(), (64 << 10) + (16 << 10))?;
+        scene.boot("", &disks)?.off()?;
+        scene.finish()
+    })
 }

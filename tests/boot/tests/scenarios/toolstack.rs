@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use firn_boot_tests::{Live, Scene};
+use firn_boot_tests::{Live, Scene, again};
 use firn_lab::{GuestDisk, Host, Lab};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -102,61 +102,65 @@ fn refused(live: &Live, device: &Handmade<'_>, reason: &str) -> Result<()> {
 
 #[test]
 fn backends_that_are_not_there_or_never_answer() -> Result<()> {
-    let scene = Scene::new(Host::Xen)?;
-    let disk = scene.bench.disk(512)?;
-    let live = scene.boot("", &[GuestDisk::new(disk.name(), "xvda")])?;
-    let device = Handmade::new(&scene.bench.lab, &live)?;
+    again(|| {
+        let scene = Scene::new(Host::Xen)?;
+        let disk = scene.bench.disk(512)?;
+        let live = scene.boot("", &[GuestDisk::new(disk.name(), "xvda")])?;
+        let device = Handmade::new(&scene.bench.lab, &live)?;
 
-    // The device's directory does not say who its backend is.
-    device.show(&[("state", "1"), ("virtual-device", "51728")])?;
-    refused(&live, &device, "no usable `backend` key")?;
+        // The device's directory does not say who its backend is.
+        device.show(&[("state", "1"), ("virtual-device", "51728")])?;
+        refused(&live, &device, "no usable `backend` key")?;
 
-    // It names one that does not exist.
-    device.show_with_backend()?;
-    refused(&live, &device, "waited for offer its features")?;
+        // It names one that does not exist.
+        device.show_with_backend()?;
+        refused(&live, &device, "waited for offer its features")?;
 
-    // It exists and does nothing.
-    device.backend(&[("state", "1")])?;
-    device.show_with_backend()?;
-    refused(&live, &device, "backend is Initialising")?;
+        // It exists and does nothing.
+        device.backend(&[("state", "1")])?;
+        device.show_with_backend()?;
+        refused(&live, &device, "backend is Initialising")?;
 
-    // It offers its features, and then does nothing.
-    device.backend(&[("state", "2")])?;
-    device.show_with_backend()?;
-    refused(&live, &device, "waited for connect")?;
+        // It offers its features, and then does nothing.
+        device.backend(&[("state", "2")])?;
+        device.show_with_backend()?;
+        refused(&live, &device, "waited for connect")?;
 
-    live.verify("verify disk=xvda size=4M", disk.file())?;
-    live.off()?;
-    scene.finish()
+        live.verify("verify disk=xvda size=4M", disk.file())?;
+        live.off()?;
+        scene.finish()
+    })
 }
 
 #[test]
 fn backends_that_make_no_sense() -> Result<()> {
-    let scene = Scene::new(Host::Xen)?;
-    let disk = scene.bench.disk(512)?;
-    let live = scene.boot("", &[GuestDisk::new(disk.name(), "xvda")])?;
-    let device = Handmade::new(&scene.bench.lab, &live)?;
-    let sane = [("sectors", "2048"), ("sector-size", "512"), ("info", "0")];
-    for (key, value, reason) in [
-        ("sectors", "0", "the disk has no blocks"),
-        ("sectors", "many", "not a number"),
-        ("sectors", "36893488147419103232", "not a number"),
-        ("sector-size", "0", "sector-size"),
-        ("sector-size", "513", "not a power of two"),
-        ("sector-size", "1048576", "not a power of two"),
-        ("physical-sector-size", "100", "not a multiple"),
-        ("feature-persistent", "2", "neither 0 nor 1"),
-    ] {
-        device.backend(&[("state", "2")])?;
-        device.show_with_backend()?;
-        device.wait_front("3")?;
-        let others = sane.iter().filter(|(name, _)| *name != key);
-        let mut keys: Vec<_> = others.copied().collect();
-        keys.extend([(key, value), ("state", "4")]);
-        device.backend(&keys)?;
-        refused(&live, &device, reason).with_context(|| format!("with {key} = {value}"))?;
-    }
-    live.verify("verify disk=xvda size=4M", disk.file())?;
-    live.off()?;
-    scene.finish()
+    again(|| {
+        let scene = Scene::new(Host::Xen)?;
+        let disk = scene.bench.disk(512)?;
+        let live = scene.boot("", &[GuestDisk::new(disk.name(), "xvda")])?;
+        let device = Handmade::new(&scene.bench.lab, &live)?;
+        let sane = [("sectors", "2048"), ("sector-size", "512"), ("info", "0")];
+        for (key, value, reason) in [
+            ("sectors", "0", "the disk has no blocks"),
+            ("sectors", "many", "not a number"),
+            ("sectors", "36893488147419103232", "not a number"),
+            ("sector-size", "0", "sector-size"),
+            ("sector-size", "513", "not a power of two"),
+            ("sector-size", "1048576", "not a power of two"),
+            ("physical-sector-size", "100", "not a multiple"),
+            ("feature-persistent", "2", "neither 0 nor 1"),
+        ] {
+            device.backend(&[("state", "2")])?;
+            device.show_with_backend()?;
+            device.wait_front("3")?;
+            let others = sane.iter().filter(|(name, _)| *name != key);
+            let mut keys: Vec<_> = others.copied().collect();
+            keys.extend([(key, value), ("state", "4")]);
+            device.backend(&keys)?;
+            refused(&live, &device, reason).with_context(|| format!("with {key} = {value}"))?;
+        }
+        live.verify("verify disk=xvda size=4M", disk.file())?;
+        live.off()?;
+        scene.finish()
+    })
 }
