@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use firn_block::{DiskId, PAGE};
 use firn_image::Generation;
-use firn_power::{Report, Restored, Step, Trouble};
+use firn_power::{OnRefusal, Report, Restored, Step, Trouble};
 use firn_task::{Instant, Time};
 use serde_json::{Map, Value, json};
 
