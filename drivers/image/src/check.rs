@@ -108,7 +108,7 @@ impl Refusal {
             Self::NotSealed => "not-sealed",
             Self::NoKey => "no-key",
             Self::Damaged(_) => "damaged",
-            Self::Disk(_) => "disk",
+            Self::Disk(error) => error.word(),
         }
     }
 

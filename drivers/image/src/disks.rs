@@ -87,6 +87,20 @@ pub enum BindError {
     Ambiguous(DiskId),
 }
 
+impl BindError {
+    /// One word for machines.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Missing(_) => "disk-missing",
+            Self::Shrunk { .. } => "disk-shrunk",
+            Self::BlockSize { .. } => "disk-block-size",
+            Self::ReadOnly(_) => "disk-read-only",
+            Self::Ambiguous(_) => "disk-ambiguous",
+        }
+    }
+}
+
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -65,6 +65,30 @@ pub struct LogMark {
     xen: usize,
 }
 
+/// From util-linux; busybox has one of the same name.
+const LOSETUP: &str = "/sbin/losetup";
+
+/// The beginning of a disk, as a disk; until it is dropped.
+pub struct Part<'a> {
+    lab: &'a Lab,
+    device: String,
+}
+
+impl Part<'_> {
+    /// Its path in the lab.
+    #[must_use]
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+}
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        // In use, it goes with its last user.
+        let _gone = self.lab.run(&format!("{LOSETUP} -d {}", self.device));
+    }
+}
+
 /// Xen's own messages that mean trouble.
 const XEN_TROUBLE: [&str; 4] = ["grant_table.c", "BUG", "Assertion", "Xen WARN"];
 
@@ -119,6 +143,20 @@ impl Lab {
         script += "; echo 1 >power";
         self.run(&script)?;
         Ok(format!("/dev/{name}"))
+    }
+
+    /// The first `bytes` of one of the lab's disks, as a disk of its own: what
+    /// the guest sees is then as large as one likes. Nothing of it is cached in
+    /// dom0.
+    ///
+    /// # Errors
+    /// There is no such disk, or it is smaller.
+    pub fn part(&self, disk: &str, bytes: u64) -> Result<Part<'_>> {
+        let device = self.run(&format!(
+            "modprobe loop && {LOSETUP} --find --show --direct-io=on --sizelimit {bytes} /dev/firn/{disk}"
+        ))?;
+        let device = device.trim().to_owned();
+        Ok(Part { lab: self, device })
     }
 
     /// Loads dom0's block backend anew with these parameters, such as

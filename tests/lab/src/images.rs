@@ -262,6 +262,8 @@ impl Builder<'_> {
             let name = format!("bin/xenstore{tool}");
             self.program(&mut tree, &format!("usr/{name}"), &name)?;
         }
+        // busybox's cannot make a disk smaller.
+        self.program(&mut tree, "usr/sbin/losetup", "sbin/losetup")?;
         tree.copy("bin/bash", &self.packages.path("usr/bin/bash-static"))?;
         for entry in fs::read_dir(self.packages.path("etc/xen/scripts"))? {
             let entry = entry?;

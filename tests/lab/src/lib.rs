@@ -41,7 +41,7 @@ mod xl;
 pub use broken::broken_by_emulator;
 pub use cache::{Cache, RunFolder, sha256, sha256_file};
 pub use client::Output;
-pub use dom0::LogMark;
+pub use dom0::{LogMark, Part};
 pub use guest::{Exit, Guest, GuestDisk, GuestSpec};
 pub use images::Images;
 pub use lab::Lab;
