@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use firn_lab::{Cache, DiskSpec, Host, Images, Lab, LabConfig, RunFolder};
@@ -11,6 +12,9 @@ use firn_lab::{Cache, DiskSpec, Host, Images, Lab, LabConfig, RunFolder};
 const DISKS_512: usize = 6;
 /// Disks of 4096-byte sectors in the pool: `k0`, `k1`...
 const DISKS_4096: usize = 2;
+/// How long the labs of this program may live, where that was said.
+static LIFETIME: OnceLock<Duration> = OnceLock::new();
+
 /// Size of every disk in the pool, in bytes.
 pub const DISK_BYTES: u64 = 256 << 20;
 
@@ -71,6 +75,12 @@ impl Bench {
             .map_err(|error| anyhow::anyhow!("{error}"))
     }
 
+    /// Lets labs that are not booted yet live so long at most, instead of the
+    /// two hours of a test program. The first word counts.
+    pub fn live_for(lifetime: Duration) {
+        let _said = LIFETIME.set(lifetime);
+    }
+
     fn boot(host: Host) -> Result<Self> {
         let report = |step: &str| eprintln!("lab: {step}");
         let cache = Cache::open()?;
@@ -87,6 +97,9 @@ impl Bench {
         }
         let mut config = LabConfig::new(host);
         config.disks.clone_from(&free);
+        if let Some(lifetime) = LIFETIME.get() {
+            config.lifetime = *lifetime;
+        }
         let lab = Lab::boot(&images, &config, &report)?;
         Ok(Self {
             lab,

@@ -39,14 +39,11 @@ impl Run<'_> {
                 }
             );
             done += 1;
-            (plan.report)(&format!(
-                "destroyed {done} times, now {moment}: {}",
-                if restored {
-                    "restored"
-                } else {
-                    "no image, the ledger goes on from its disk"
-                }
-            ));
+            let then = match restored {
+                true => "restored",
+                false => "no image, the ledger goes on from its disk",
+            };
+            (plan.report)(done, &format!("destroyed {moment}: {then}"));
         }
         Ok(done)
     }

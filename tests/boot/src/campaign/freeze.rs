@@ -24,7 +24,7 @@ impl Run<'_> {
             let state = self.image()?.context("no image after the restore")?;
             ensure!(state == State::Consumed, "the image is {state}");
             done += 1;
-            (plan.report)(&format!("restored {done} times"));
+            (plan.report)(done, "frozen and restored");
         }
         Ok(done)
     }

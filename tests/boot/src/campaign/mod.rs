@@ -60,15 +60,16 @@ impl Kind {
 }
 
 /// How much of it.
+#[derive(Clone, Copy)]
 pub struct Plan<'a> {
     /// How many times.
     pub count: u32,
-    /// Begin no further time after this moment.
+    /// Begin no further time after this moment, but for the first one.
     pub until: Option<Instant>,
     /// Start of the random numbers.
     pub seed: u64,
-    /// Hears how it goes on.
-    pub report: &'a dyn Fn(&str),
+    /// Hears how it goes on: how many times so far, and what happened.
+    pub report: &'a dyn Fn(u32, &str),
 }
 
 impl Plan<'_> {
@@ -79,12 +80,24 @@ impl Plan<'_> {
             count,
             until: None,
             seed,
-            report: &|_| (),
+            report: &|_, _| (),
+        }
+    }
+
+    /// The part of it that one life takes when so many times are done. Run as a
+    /// whole plan, it repeats that life.
+    #[must_use]
+    pub fn life(&self, done: u32) -> Self {
+        Self {
+            count: self.count.saturating_sub(done).min(LIFE),
+            seed: self.seed.wrapping_add(done.into()),
+            ..*self
         }
     }
 
     fn is_over(&self, done: u32) -> bool {
-        done >= self.count || self.until.is_some_and(|until| Instant::now() >= until)
+        let late = self.until.is_some_and(|until| Instant::now() >= until);
+        done >= self.count || (late && done > 0)
     }
 }
 
@@ -108,7 +121,9 @@ pub struct Score {
 const LIFE: u32 = 25;
 
 impl Score {
-    fn new(kind: Kind) -> Self {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(kind: Kind) -> Self {
         Self {
             kind,
             times: 0,
@@ -132,59 +147,50 @@ impl Score {
     }
 }
 
-/// Runs one campaign in a lab of its own kind, in lives of its own.
+/// Runs one campaign in lives of its own.
 ///
 /// # Errors
 /// Something was lost, doubled, resumed twice or not at all; dom0 complained;
 /// or the guest or the lab did not do what it should.
 pub fn run(kind: Kind, plan: &Plan<'_>) -> Result<Score> {
-    let mut all = Score::new(kind);
-    loop {
-        let left = plan.count - all.times;
+    let mut score = Score::new(kind);
+    run_into(&mut score, plan)?;
+    Ok(score)
+}
+
+/// The same; what was done before an error is in `score`, whole lives only, and
+/// [`Plan::life`] of its times is the one that failed.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_into(score: &mut Score, plan: &Plan<'_>) -> Result<()> {
+    let kind = score.kind;
+    while !plan.is_over(score.times) {
+        let before = score.times;
+        let report = |done, text: &str| (plan.report)(before + done, text);
         let life = Plan {
-            count: left.min(LIFE),
-            seed: plan.seed.wrapping_add(all.times.into()),
-            ..*plan
+            report: &report,
+            ..plan.life(before)
         };
-        all.add(&again(|| live(kind, &life))?);
-        if plan.is_over(all.times) {
-            return Ok(all);
-        }
+        let lived = again(|| live(kind, &life));
+        let name = kind.name();
+        score.add(&lived.with_context(|| format!("{name} (seed {})", life.seed))?);
     }
+    Ok(())
 }
 
 /// One guest's life: with all its boots, on one pair of disks.
 ///
 /// # Errors
-/// Something was lost, doubled, resumed twice or not at all; dom0 complained;
-/// or the guest or the lab did not do what it should.
+/// As [`run`].
 fn live(kind: Kind, plan: &Plan<'_>) -> Result<Score> {
     let scene = Scene::new(Host::Xen)?;
     let mut run = Run::new(&scene)?;
-    let done = match kind {
-        Kind::Save => run.suspends(plan, |live| {
-            live.guest.save()?;
-            live.guest.restore()
-        }),
-        Kind::Migrate => run.suspends(plan, |live| live.guest.migrate()),
-        Kind::Freeze => run.freezes(plan),
-        Kind::Destroy => run.destroys(plan),
-    };
-    let times = done.with_context(|| {
+    let lived = run.through(kind, plan);
+    let score = lived.with_context(|| {
         let tail = firn_lab::tail(&run.console(), 40);
-        format!(
-            "{} (seed {}); the console ended with:\n{tail}",
-            kind.name(),
-            plan.seed
-        )
+        format!("the console ended with:\n{tail}")
     })?;
-    let score = Score {
-        kind,
-        times,
-        tally: run.end()?,
-        restored: run.restored,
-        cold: run.cold,
-    };
     drop(run);
     scene.finish()?;
     Ok(score)
@@ -214,6 +220,26 @@ impl<'a> Run<'a> {
             live: None,
             restored: 0,
             cold: 0,
+        })
+    }
+
+    /// All of a life.
+    fn through(&mut self, kind: Kind, plan: &Plan<'_>) -> Result<Score> {
+        let times = match kind {
+            Kind::Save => self.suspends(plan, |live| {
+                live.guest.save()?;
+                live.guest.restore()
+            }),
+            Kind::Migrate => self.suspends(plan, |live| live.guest.migrate()),
+            Kind::Freeze => self.freezes(plan),
+            Kind::Destroy => self.destroys(plan),
+        }?;
+        Ok(Score {
+            kind,
+            times,
+            tally: self.end()?,
+            restored: self.restored,
+            cold: self.cold,
         })
     }
 

@@ -27,7 +27,7 @@ impl Run<'_> {
             self.wait_acks(50)?;
             self.count_running()?;
             done += 1;
-            (plan.report)(&format!("resumed {done} times"));
+            (plan.report)(done, "moved and resumed");
         }
         Ok(done)
     }
