@@ -130,6 +130,30 @@ impl<H: Hal + 'static> Disks<H> {
         self.vbd(disk)?.open().map_err(fault)
     }
 
+    /// Opens disks that connected, or connected again, while nobody could
+    /// decide about them: they stay shut by themselves. `may` is asked whether
+    /// somebody decides just now; when that is over, [`Disks::look_again`].
+    pub async fn open_late(&self, may: impl Fn() -> bool) {
+        loop {
+            let seen = self.bus.changed().seen();
+            if may() {
+                self.bus.for_each(|vbd| {
+                    if vbd.state() == Lifecycle::Freezing
+                        && let Err(error) = vbd.open()
+                    {
+                        log::debug!("{error}");
+                    }
+                });
+            }
+            self.bus.changed().changed(seen).await;
+        }
+    }
+
+    /// Has [`Disks::open_late`] look at what came meanwhile.
+    pub fn look_again(&self) {
+        self.bus.changed().notify();
+    }
+
     /// [`firn_power::Host::drain`].
     pub async fn drain(&self, disk: DiskId) -> Result<(), Fault> {
         let vbd = self.vbd(disk)?;

@@ -6,7 +6,6 @@ use core::cell::{Cell, RefCell};
 use core::ops::Range;
 
 use firn_block::DiskId;
-use firn_block::gate::Lifecycle;
 use firn_block::shm::Region;
 use firn_image::{BuildId, Cpu, Heap, Key, Machine};
 use firn_jobs::PowerRefusal;
@@ -97,22 +96,9 @@ impl KernelHost {
     /// Opens disks that connected after the boot had decided: they were told to
     /// stay shut until then. Not while something is under way, or undecided.
     pub(super) async fn open_late_disks(self) {
-        let bus = &self.main_loop.bus;
-        loop {
-            let seen = bus.changed().seen();
-            let state = self.state();
-            let shut = state.working.get() || state.guarded.get() || self.main_loop.is_parked();
-            if !shut {
-                bus.for_each(|vbd| {
-                    if vbd.state() == Lifecycle::Freezing
-                        && let Err(error) = vbd.open()
-                    {
-                        log::debug!("{error}");
-                    }
-                });
-            }
-            bus.changed().changed(seen).await;
-        }
+        let state = self.state();
+        let busy = || state.working.get() || state.guarded.get() || self.main_loop.is_parked();
+        state.disks.open_late(|| !busy()).await;
     }
 
     fn all_disks(&self) -> &'static Disks<XenHal> {
@@ -140,6 +126,7 @@ pub(super) struct Working(&'static PowerState);
 impl Drop for Working {
     fn drop(&mut self) {
         self.0.working.set(false);
+        self.0.disks.look_again();
     }
 }
 

@@ -35,8 +35,8 @@ pub struct Guest {
     /// Why the bus does not look for devices any more.
     pub bus_error: Rc<RefCell<Option<StoreError>>>,
     /// While this is there, the main loop takes completions as the kernel's
-    /// does; else the test polls the queues.
-    pub done: Option<Vec<Completion>>,
+    /// does, and hands them out here; else the test polls the queues.
+    pub deliver: Option<Box<dyn FnMut(Completion)>>,
     more: bool,
 }
 
@@ -65,9 +65,32 @@ impl Guest {
             bus,
             executor,
             bus_error,
-            done: None,
+            deliver: None,
             more: false,
         }
+    }
+
+    /// From now on the main loop takes completions, into this list.
+    pub fn collect(&mut self) -> Rc<RefCell<Vec<Completion>>> {
+        let done = Rc::new(RefCell::new(Vec::new()));
+        let list = done.clone();
+        self.deliver = Some(Box::new(move |completion| {
+            list.borrow_mut().push(completion);
+        }));
+        done
+    }
+
+    /// Asks every disk for an event at its next completion, as the kernel does
+    /// before it halts. Returns whether none has completed something meanwhile.
+    fn arm_disks(&self) -> bool {
+        let mut quiet = true;
+        self.bus.for_each(|vbd| {
+            let mut front = vbd.front.borrow_mut();
+            if front.in_flight() > 0 {
+                quiet &= front.arm() == Armed::Sleep;
+            }
+        });
+        quiet
     }
 
     /// Whether a halted vCPU would wake up: an upcall, a task, a timer.
@@ -82,17 +105,17 @@ impl Guest {
     /// One pass of the main loop, if there is a reason for one; whether there
     /// was.
     pub fn pass(&mut self) -> bool {
-        if !self.has_reason() {
+        if !self.has_reason() && (self.deliver.is_none() || self.arm_disks()) {
             return false;
         }
         self.xen.poll();
         self.more = self.store.poll();
-        let done = &mut self.done;
+        let deliver = &mut self.deliver;
         self.bus.for_each(|vbd| {
             let mut front = vbd.front.borrow_mut();
             front.take_event();
-            if let Some(done) = done {
-                front.poll(usize::MAX, &mut |completion| done.push(completion));
+            if let Some(deliver) = deliver {
+                front.poll(usize::MAX, deliver);
             }
         });
         self.executor.poll_ready();
@@ -229,7 +252,7 @@ impl World {
         let Some(guest) = &mut self.guest else {
             panic!("the guest was not started");
         };
-        guest.done = Some(Vec::new());
+        let done = guest.collect();
         let task = guest.executor.spawn(async move {
             *slot.borrow_mut() = Some(work.await);
         });
@@ -241,10 +264,12 @@ impl World {
                 self.skip();
             }
         }
-        let done = self.guest.as_mut().and_then(|guest| guest.done.take());
-        match (result.take(), done) {
-            (Some(result), Some(done)) => (result, done),
-            _ => panic!("the guest comes neither to an end nor to rest"),
+        if let Some(guest) = &mut self.guest {
+            guest.deliver = None;
+        }
+        match result.take() {
+            Some(result) => (result, done.take()),
+            None => panic!("the guest comes neither to an end nor to rest"),
         }
     }
 

@@ -1,25 +1,31 @@
 //! One boot of a simulated machine: everything that is gone when it ends.
 
-use crate::fault::{Injected, Kind};
+use crate::fault::Injected;
 use crate::machine::{JobState, SimMachine};
 use crate::memory::Arena;
-use crate::ram::RamDisk;
+use crate::plug::Plug;
+use crate::trouble::{self, Shortage};
 use crate::witness::Witness;
 use crate::writer;
 use firn_block::gate::Lifecycle;
-use firn_block::shm::Region;
-use firn_block::{DiskId, PAGE, Queue};
+use firn_block::{Completion, DiskId, PAGE, Queue};
 use firn_jobs::shell::Shell;
-use firn_peers::Disk;
+use firn_kernel::exec::Names;
+use firn_kernel::power::Disks;
+use firn_peers::{Disk, DiskOp, FakeMachine, Peer, World, XenStored};
 use firn_power::Step;
-use firn_task::{Executor, Instant, Timers};
+use firn_task::{Executor, Instant};
+use firn_xen::blkfront::VbdConfig;
+use firn_xen::bus::Bus;
+use firn_xen::{Hal, Xen};
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
+use std::time::Duration;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Boot>>> = const { RefCell::new(None) };
@@ -40,8 +46,6 @@ const PASS: u64 = 5_000;
 const PATIENCE: u32 = 8;
 /// The longest leap, in nanoseconds.
 const LEAP: u64 = 250_000_000;
-/// Pages that are lent to the image code.
-pub const SCRATCH: usize = 640;
 /// Nothing in here takes so many passes.
 const MOST_PASSES: u64 = 1_000_000;
 
@@ -58,8 +62,6 @@ pub struct Hardware {
     pub clock: Rc<Cell<u64>>,
     /// Which build boots.
     pub build: Cell<&'static str>,
-    /// Memory for the image code.
-    pub scratch: Rc<Region>,
     /// Who watches.
     pub witness: Rc<RefCell<Witness>>,
 }
@@ -68,22 +70,33 @@ pub struct Hardware {
 pub struct Boot {
     /// Job memory.
     pub arena: Rc<Arena>,
-    /// The disks as drivers see them.
-    pub disks: RefCell<BTreeMap<DiskId, RamDisk>>,
+    /// The machine that the drivers see.
+    pub machine: FakeMachine,
+    /// Its store daemon.
+    pub store: XenStored,
+    /// What its drivers share.
+    pub xen: Rc<Xen<FakeMachine>>,
+    /// Its devices.
+    pub bus: Rc<Bus<FakeMachine>>,
+    /// The disks as a freeze sees them.
+    pub disks: Disks<FakeMachine>,
+    /// What jobs call the disks.
+    pub names: RefCell<Names>,
+    /// The disks' backends.
+    pub plugs: Vec<Plug>,
+    /// What is short.
+    pub shortage: Shortage,
     /// The image disk.
     pub image: DiskId,
     /// Which build runs.
     pub build: &'static str,
     /// Who watches.
     pub witness: Rc<RefCell<Witness>>,
-    /// What waits outside of jobs.
-    pub timers: Timers,
     /// Jobs stand still.
     pub parked: Cell<bool>,
-    /// Memory for the image code.
-    pub scratch: RefCell<Region>,
-    /// Whether it has it.
-    pub lent: Cell<bool>,
+    /// A sequence is at work, or a boot did not decide yet: disks that come
+    /// stay shut.
+    pub undecided: Cell<bool>,
     /// What goes wrong.
     pub injected: Cell<Option<Injected>>,
     /// The step that is being taken.
@@ -92,9 +105,10 @@ pub struct Boot {
     pub steps: RefCell<BTreeSet<Step>>,
     /// Random choices of this boot.
     pub rng: RefCell<SmallRng>,
+    world: RefCell<World>,
     clock: Rc<Cell<u64>>,
     jobs: Cell<&'static JobState>,
-    tasks: Executor,
+    tasks: Rc<Executor>,
     fuse: Cell<Option<u64>>,
     idle: Cell<u32>,
 }
@@ -102,38 +116,96 @@ pub struct Boot {
 impl Boot {
     /// Switches a machine on: empty job memory, every disk connected, every
     /// gate shut.
+    ///
+    /// # Panics
+    /// When a disk does not connect.
     #[must_use]
     pub fn start(hardware: &Hardware, seed: u64) -> Rc<Self> {
         hardware.witness.borrow_mut().boot();
         hardware.arena.empty();
-        let disks = hardware.disks.iter();
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut world = World::new();
+        let machine = world.machine.clone();
+        let clock = hardware.clock.clone();
+        machine.advance(Duration::from_nanos(clock.get() - machine.now().as_nanos()));
+        machine.lend_memory(&hardware.arena.region());
+        trouble::provide(&machine);
+        let plugs = hardware.disks.iter().map(|(id, disk)| {
+            observe(hardware, *id, disk);
+            Plug::new(&mut world, *id, disk, &mut rng)
+        });
+        let plugs = plugs.collect();
+        world.start(VbdConfig::default());
+        if let Some(guest) = &mut world.guest {
+            guest.deliver = Some(Box::new(deliver));
+        }
+        let (store, guest) = (world.store.clone(), world.guest());
+        let (xen, bus) = (guest.xen.clone(), guest.bus.clone());
+        bus.keep_shut(true);
         let boot = Rc::new(Self {
             arena: hardware.arena.clone(),
-            disks: RefCell::new(disks.map(|(id, d)| (*id, RamDisk::new(*id, d))).collect()),
+            disks: Disks::new(&xen, &bus),
+            tasks: guest.executor.clone(),
+            machine,
+            store,
+            xen,
+            bus,
+            names: RefCell::default(),
+            plugs,
+            shortage: Shortage::default(),
             image: hardware.image,
             build: hardware.build.get(),
             witness: hardware.witness.clone(),
-            timers: Timers::new(),
             parked: Cell::new(true),
-            scratch: RefCell::new(hardware.scratch.alias()),
-            lent: Cell::new(false),
+            undecided: Cell::new(true),
             injected: Cell::new(None),
             step: Cell::new(None),
             steps: RefCell::default(),
-            rng: RefCell::new(SmallRng::seed_from_u64(seed)),
-            clock: hardware.clock.clone(),
+            rng: RefCell::new(rng),
+            world: RefCell::new(world),
+            clock,
             jobs: Cell::new(fresh_jobs(&hardware.arena)),
-            tasks: Executor::new(),
             fuse: Cell::new(None),
             idle: Cell::new(0),
         });
         CURRENT.set(Some(boot.clone()));
+        boot.connect();
         boot
     }
 
-    /// Switches it off, wherever it is.
+    /// Runs until every disk is connected, and keeps an eye on those that come
+    /// later.
+    fn connect(&self) {
+        for _ in 0..MOST_PASSES {
+            if self.bus.is_settled() {
+                break;
+            }
+            let _ = self.pass();
+        }
+        let connected = |vbd: &Rc<Vbd>| vbd.state() == Lifecycle::Freezing;
+        let vbds = self.bus.vbds();
+        assert!(
+            vbds.len() == self.plugs.len() && vbds.iter().all(connected),
+            "{:?}",
+            vbds.iter().map(|vbd| vbd.to_report()).collect::<Vec<_>>()
+        );
+        self.tasks.spawn(async {
+            let Some(boot) = current() else { return };
+            let late = boot
+                .disks
+                .open_late(|| !boot.undecided.get() && !boot.parked.get());
+            late.await;
+        });
+    }
+
+    /// Switches it off, wherever it is. What it had asked for, its disks may
+    /// still do.
     pub fn end(self: Rc<Self>) {
         self.tasks.clear();
+        let mut rng = self.rng.borrow_mut();
+        for plug in &self.plugs {
+            plug.lose_guest(&mut rng);
+        }
         CURRENT.set(None);
     }
 
@@ -181,13 +253,7 @@ impl Boot {
 
     /// Now.
     pub fn now(&self) -> Instant {
-        Instant::from_nanos(self.clock.get())
-    }
-
-    /// What goes wrong in the step that is being taken.
-    pub fn trouble(&self) -> Option<Kind> {
-        let injected = self.injected.get()?;
-        (self.step.get() == Some(injected.step)).then_some(injected.kind)
+        self.machine.now()
     }
 
     /// A hash over everything that an image holds.
@@ -238,16 +304,52 @@ impl Boot {
         (0..passes).try_for_each(|_| self.pass())
     }
 
+    /// Runs everything for so much of the machine's time.
+    ///
+    /// # Errors
+    /// [`Cut`] when the power failed meanwhile.
+    pub fn wait(&self, time: Duration) -> Result<(), Cut> {
+        let until = self.now() + time;
+        while self.now() < until {
+            self.pass()?;
+        }
+        Ok(())
+    }
+
+    /// Runs until a job has a request on the way to a disk.
+    ///
+    /// # Errors
+    /// [`Cut`] when the power failed, or no job ever has.
+    pub fn until_busy(&self, disk: DiskId) -> Result<(), Cut> {
+        let busy = || {
+            let vbd = self.bus.find(disk);
+            vbd.is_some_and(|vbd| vbd.front.borrow().in_flight() > 0)
+        };
+        for _ in 0..MOST_PASSES {
+            if busy() {
+                return Ok(());
+            }
+            self.pass()?;
+        }
+        Err(Cut)
+    }
+
+    /// A rule of the hypervisor that the drivers broke.
+    pub fn offence(&self) -> Option<String> {
+        let violations = self.machine.violations();
+        let complaints = self.plugs.iter().flat_map(|plug| plug.back.complaints());
+        let complaint = complaints.into_iter().next();
+        match violations.first() {
+            Some(violation) => Some(format!("{violation:?}")),
+            None => complaint,
+        }
+    }
+
     fn pass(&self) -> Result<(), Cut> {
         if let Some(left) = self.fuse.get() {
             self.fuse.set(Some(left.checked_sub(1).ok_or(Cut)?));
         }
-        let moved = self.serve();
-        if !self.parked.get() {
-            self.reap();
-        }
-        self.timers.fire(self.now());
-        self.tasks.poll_ready();
+        let moved = self.turn();
         if !self.parked.get() {
             let _in = self.arena.enter();
             let jobs = self.jobs();
@@ -258,42 +360,35 @@ impl Boot {
         Ok(())
     }
 
-    /// Lets some disks carry out some requests.
-    fn serve(&self) -> bool {
-        let mut moved = false;
-        let mut rng = self.rng.borrow_mut();
-        for (id, disk) in self.disks.borrow_mut().iter_mut() {
-            for _ in 0..rng.random_range(0..3) {
-                if let Some(did) = disk.serve(&mut rng) {
-                    moved = true;
-                    let is_data = *id != self.image;
-                    let content = |sector, sectors| disk.content(sector, sectors);
-                    self.witness.borrow_mut().did(*id, is_data, did, content);
-                }
-            }
+    /// The host does what there is to do, then the drivers. Returns whether the
+    /// host did anything.
+    fn turn(&self) -> bool {
+        let mut world = self.world.borrow_mut();
+        let World {
+            store,
+            backends,
+            guest,
+            ..
+        } = &mut *world;
+        let mut moved = store.step();
+        for back in backends {
+            moved |= back.step();
+        }
+        let now = self.now();
+        self.plugs.iter().for_each(|plug| plug.tend(now));
+        if let Some(guest) = guest {
+            guest.pass();
         }
         moved
     }
 
-    /// Hands completions to the jobs that wait for them.
-    pub fn reap(&self) {
-        for disk in self.disks.borrow_mut().values_mut() {
-            if disk.borrowed == 0 {
-                self.reap_disk(disk);
-            }
+    /// Hands a completion to the job that waits for it.
+    fn deliver(&self, completion: Completion) {
+        let _in = self.arena.enter();
+        if let Err(stray) = self.jobs().channels.deliver(completion) {
+            let what = format!("a completion that nobody waits for: {stray:?}");
+            with_witness(|witness| witness.offend("driver", what));
         }
-    }
-
-    /// The same for one disk.
-    pub fn reap_disk(&self, disk: &mut RamDisk) {
-        disk.poll(usize::MAX, &mut |completion| {
-            let _in = self.arena.enter();
-            let job = self.jobs();
-            if let Err(stray) = job.channels.deliver(completion) {
-                // Late requests of an image code that gave up.
-                drop(stray);
-            }
-        });
     }
 
     /// Time leaps when nothing moves, to whatever somebody waits for.
@@ -305,7 +400,7 @@ impl Boot {
             by = (PASS << (idle - PATIENCE).min(24)).min(LEAP);
             let jobs = self.jobs().timers.next_deadline();
             let jobs = jobs.filter(|_| !self.parked.get());
-            let next = [self.timers.next_deadline(), jobs];
+            let next = [self.xen.next_deadline(), jobs];
             let now = self.now();
             let wait = next.into_iter().flatten().min().map(|at| at.since(now));
             if let Some(wait) = wait {
@@ -313,25 +408,44 @@ impl Boot {
                 by = by.min(wait.max(PASS));
             }
         }
-        self.clock.set(self.clock.get() + by);
+        self.machine.advance(Duration::from_nanos(by));
+        self.clock.set(self.now().as_nanos());
     }
 
-    /// Nothing goes wrong any more: who did not answer does so now, late.
-    pub fn mend(&self) {
-        self.injected.set(None);
-        for disk in self.disks.borrow_mut().values_mut() {
-            if disk.mood != Some(Kind::Gone) {
-                disk.recover();
-            }
+    /// A sequence has ended; unless `open`, gates stay shut. Nothing goes wrong
+    /// any more.
+    pub fn decided(&self, open: bool) {
+        self.mend();
+        if open {
+            self.witness.borrow_mut().open();
         }
+        self.bus.keep_shut(!open);
+        self.undecided.set(!open);
+        self.disks.look_again();
     }
 
     /// Whether a disk is there and connected.
     pub fn is_live(&self, disk: DiskId) -> bool {
-        let disks = self.disks.borrow();
-        disks
-            .get(&disk)
-            .is_some_and(|disk| disk.state == Lifecycle::Live)
+        let vbd = self.bus.find(disk);
+        vbd.is_some_and(|vbd| vbd.state() == Lifecycle::Live)
+    }
+}
+
+/// A disk of a simulated machine.
+pub type Vbd = firn_xen::blkfront::Vbd<FakeMachine>;
+
+/// Has the witness see everything that a disk does.
+fn observe(hardware: &Hardware, id: DiskId, disk: &Disk) {
+    let (witness, is_data) = (hardware.witness.clone(), id != hardware.image);
+    disk.observe(move |disk: &Disk, op: DiskOp| {
+        let content = |sector, sectors| disk.content(sector, sectors);
+        witness.borrow_mut().did(id, is_data, op, content);
+    });
+}
+
+fn deliver(completion: Completion) {
+    if let Some(boot) = current() {
+        boot.deliver(completion);
     }
 }
 

@@ -18,6 +18,18 @@ pub enum Kind {
     NoSpace,
     /// Memory is refused.
     NoMemory,
+    /// Every grant reference is in use.
+    NoGrants,
+    /// The hypervisor refuses an event channel.
+    NoChannel,
+    /// The backend closes, and the toolstack has it start anew.
+    Closes,
+    /// The backend keeps every page mapped.
+    KeepsPages,
+    /// The backend answers what nobody asked.
+    Breaks,
+    /// The connection to xenstore is reset.
+    Reset,
 }
 
 impl fmt::Display for Kind {
@@ -29,6 +41,12 @@ impl fmt::Display for Kind {
             Self::Gone => "gone",
             Self::NoSpace => "no space",
             Self::NoMemory => "no memory",
+            Self::NoGrants => "no grants",
+            Self::NoChannel => "no channel",
+            Self::Closes => "backend closes",
+            Self::KeepsPages => "pages kept",
+            Self::Breaks => "backend cheats",
+            Self::Reset => "store reset",
         })
     }
 }
@@ -55,25 +73,38 @@ impl fmt::Display for Injected {
 /// adds a step has to say it here.
 #[must_use]
 pub const fn kinds(step: Step) -> &'static [Kind] {
-    use Kind::{Effect, Error, Gone, NoMemory, NoSpace, Timeout};
+    use Kind::{
+        Breaks, Closes, Effect, Error, Gone, KeepsPages, NoChannel, NoGrants, NoMemory, NoSpace,
+        Reset, Timeout,
+    };
     match step {
-        Step::Check | Step::Plan => &[Error, Timeout, Gone, NoSpace, NoMemory],
+        Step::Check | Step::Plan => &[
+            Error, Timeout, Gone, NoSpace, NoMemory, NoGrants, Closes, Breaks,
+        ],
         Step::Reserve => &[NoMemory],
-        Step::Park => &[Error, Timeout],
+        Step::Park | Step::PowerOff => &[Error, Timeout],
         Step::Shut | Step::Open | Step::Unpark | Step::Idle | Step::Adopt => &[Error],
-        Step::Drain => &[Error, Timeout, Gone],
-        Step::Flush => &[Error, Effect, Timeout, Gone],
-        Step::Identify | Step::Look | Step::Compare => &[Error, Timeout, Gone, NoMemory],
-        Step::Load => &[Error, Timeout, Gone, NoMemory],
-        Step::Disconnect | Step::DisconnectImage => &[Error, Timeout, Gone],
-        Step::ConnectImage | Step::Reconnect => &[Error, Timeout, Gone, NoMemory],
-        Step::WriteChunks | Step::WriteTable => &[Error, Effect, Timeout, Gone, NoSpace],
-        Step::FlushImage | Step::FlushHeader => &[Error, Effect, Timeout, Gone],
-        Step::WriteHeader => &[Error, Effect, Timeout, Gone],
-        Step::ReadBack | Step::Verify => &[Error, Timeout, Gone],
-        Step::PowerOff => &[Error, Timeout],
-        Step::Void => &[Error, Effect, Timeout, Gone],
+        Step::Drain => &[Error, Timeout, Gone, Closes, Breaks],
+        Step::Flush => &[Error, Effect, Timeout, Gone, Closes, Breaks],
+        Step::Identify | Step::Look | Step::Compare => {
+            &[Error, Timeout, Gone, NoMemory, NoGrants, Closes]
+        }
+        Step::Load => &[Error, Timeout, Gone, NoMemory, NoGrants, Closes, Breaks],
+        Step::Disconnect | Step::DisconnectImage => &[Timeout, Gone, KeepsPages, Closes, Reset],
+        Step::ConnectImage | Step::Reconnect => {
+            &[Error, Timeout, Gone, NoMemory, NoGrants, NoChannel, Reset]
+        }
+        Step::WriteChunks | Step::WriteTable => &[
+            Error, Effect, Timeout, Gone, NoSpace, NoGrants, Closes, Breaks,
+        ],
+        Step::FlushImage | Step::WriteHeader | Step::FlushHeader => {
+            &[Error, Effect, Timeout, Gone, Closes, Breaks]
+        }
+        Step::ReadBack | Step::Verify => &[Error, Timeout, Gone, Closes, Breaks],
+        Step::Void => &[Error, Effect, Timeout, Gone, Closes],
         Step::Bind => &[Error, NoMemory],
-        Step::Consume | Step::Retire | Step::Abandon => &[Error, Effect, Timeout, Gone, NoMemory],
+        Step::Consume | Step::Retire | Step::Abandon => {
+            &[Error, Effect, Timeout, Gone, NoMemory, NoGrants, Closes]
+        }
     }
 }

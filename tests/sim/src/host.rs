@@ -1,18 +1,17 @@
-//! The simulated machine as freeze and restore see it.
+//! The simulated machine as freeze and restore see it. What is about disks is
+//! the kernel's own code, over its own drivers.
 
-use crate::boot::{Boot, SCRATCH};
+use crate::boot::Boot;
 use crate::fault::Kind;
 use crate::machine::JobState;
-use crate::ram::{Did, RamDisk};
+use firn_block::DiskId;
 use firn_block::shm::Region;
-use firn_block::{DiskId, IoError, Queue, Request};
-use firn_image::{BuildId, Cpu, Gone, Heap};
+use firn_image::{BuildId, Cpu, Heap};
 use firn_jobs::Era;
-use firn_peers::memory;
+use firn_kernel::power::VbdDevice;
+use firn_peers::FakeMachine;
 use firn_power::{Disk, Fault, Host, Link, Report, Step, Then};
 use firn_task::{Instant, Time, Timers, yield_now};
-use std::cell::Cell;
-use std::future::Future;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -21,13 +20,12 @@ use std::rc::Rc;
 pub struct SimHost(pub Rc<Boot>);
 
 impl SimHost {
-    /// What goes wrong in this step, as the machine would tell it.
+    /// What goes wrong in this step where no backend has to do with it.
     fn check(&self) -> Result<(), Fault> {
         match self.0.trouble() {
-            None | Some(Kind::Timeout | Kind::Effect) => Ok(()),
             Some(Kind::NoMemory) => Err(Fault::NoMemory),
-            Some(Kind::Gone) => Err(Fault::Gone),
-            Some(Kind::Error | Kind::NoSpace) => Err(Fault::Cannot("injected")),
+            Some(Kind::Error) => Err(Fault::Cannot("injected")),
+            _ => Ok(()),
         }
     }
 
@@ -39,24 +37,6 @@ impl SimHost {
         }
         self.check()
     }
-
-    fn with<R>(&self, disk: DiskId, work: impl FnOnce(&mut RamDisk) -> R) -> Result<R, Fault> {
-        let mut disks = self.0.disks.borrow_mut();
-        disks.get_mut(&disk).map(work).ok_or(Fault::Gone)
-    }
-}
-
-impl SimHost {
-    /// Tells the witness what a disk did when its connection ended.
-    fn tell(&self, disk: DiskId, all: Vec<Did>) {
-        let is_data = disk != self.0.image;
-        for did in all {
-            let disks = self.0.disks.borrow();
-            let content = |sector, sectors| disks[&disk].content(sector, sectors);
-            let mut witness = self.0.witness.borrow_mut();
-            witness.did(disk, is_data, did, content);
-        }
-    }
 }
 
 impl Time for SimHost {
@@ -65,52 +45,42 @@ impl Time for SimHost {
     }
 
     fn timers(&self) -> &Timers {
-        &self.0.timers
+        &self.0.xen.timers
     }
 }
 
 impl Host for SimHost {
-    type Device = SimDevice;
+    type Device = VbdDevice<FakeMachine>;
 
     fn disks(&self) -> Vec<Disk> {
-        let disks = self.0.disks.borrow();
-        let one = |disk: &RamDisk| Disk {
-            id: disk.info.id,
-            name: disk.info.id,
-            state: disk.state,
-            info: Some(disk.info.clone()),
-            in_use: self.0.jobs().channels.uses(disk.info.id),
-        };
-        disks.values().map(one).collect()
+        let jobs = self.0.jobs();
+        let in_use = |name| jobs.buffers.uses(name) || jobs.channels.uses(name);
+        self.0.disks.list(&self.0.names.borrow(), in_use)
     }
 
-    fn device(&self, disk: DiskId) -> Result<SimDevice, Fault> {
-        if !self.0.is_live(disk) {
-            return Err(Fault::Gone);
-        }
-        self.with(disk, |disk| disk.borrowed += 1)?;
-        Ok(SimDevice {
-            boot: self.0.clone(),
-            disk,
-        })
+    fn device(&self, disk: DiskId) -> Result<Self::Device, Fault> {
+        self.0.disks.device(disk)
     }
 
-    fn can_freeze(&self, _disk: DiskId) -> Result<(), Fault> {
-        Ok(())
+    fn can_freeze(&self, disk: DiskId) -> Result<(), Fault> {
+        self.0.disks.can_freeze(disk)
     }
 
     fn reserve(&self) -> Result<(), Fault> {
-        self.check()
+        self.check()?;
+        self.0.disks.reserve()
     }
 
     async fn park(&self) -> Result<(), Fault> {
         self.waits().await?;
+        self.0.bus.freeze();
         self.0.parked.set(true);
         Ok(())
     }
 
     fn unpark(&self) -> Result<(), Fault> {
         self.check()?;
+        self.0.bus.thaw();
         self.0.parked.set(false);
         self.0.jobs().executor.wake_all();
         Ok(())
@@ -118,89 +88,34 @@ impl Host for SimHost {
 
     fn shut(&self, disk: DiskId) -> Result<(), Fault> {
         self.check()?;
-        self.with(disk, |disk| disk.open = false)
+        self.0.disks.shut(disk)
     }
 
     fn open(&self, disk: DiskId) -> Result<(), Fault> {
         self.check()?;
-        if !self.0.is_live(disk) {
-            return Err(Fault::Gone);
-        }
         self.0.witness.borrow_mut().open();
-        self.with(disk, |disk| disk.open = true)
+        self.0.disks.open(disk)
     }
 
     async fn drain(&self, disk: DiskId) -> Result<(), Fault> {
-        self.check()?;
-        loop {
-            let left = self.with(disk, |disk| {
-                self.0.reap_disk(disk);
-                disk.in_flight()
-            })?;
-            if left == 0 {
-                return Ok(());
-            }
-            yield_now().await;
-        }
+        self.0.disks.drain(disk).await
     }
 
     async fn flush(&self, disk: DiskId) -> Result<(), Fault> {
-        let sent = self.with(disk, |disk| {
-            let sent = disk.submit(Request::flush());
-            disk.kick();
-            sent
-        })?;
-        let token = sent.map_err(|refused| Fault::Other(refused.why.to_string()))?;
-        let mut token = Some(token);
-        let result = Cell::new(None);
-        while result.get().is_none() {
-            yield_now().await;
-            self.with(disk, |disk| {
-                disk.poll(1, &mut |completion| {
-                    if let Some(ours) = token.take() {
-                        token = ours.settle(&completion).err();
-                        result.set(Some(completion.result));
-                    }
-                });
-            })?;
-        }
-        Ok(result.get().unwrap_or(Err(IoError::Gone))?)
+        self.0.disks.flush(disk).await
     }
 
     fn idle(&self, disk: DiskId) -> Result<(), Fault> {
         self.check()?;
-        match self.with(disk, |disk| disk.in_flight())? {
-            0 => Ok(()),
-            _ => Err(Fault::Cannot("requests are in flight")),
-        }
+        self.0.disks.idle(disk)
     }
 
     async fn disconnect(&self, disk: DiskId) -> Result<(), Fault> {
-        self.waits().await?;
-        let mut rng = self.0.rng.borrow_mut();
-        let all = self.with(disk, |disk| disk.disconnect(&mut rng))?;
-        self.tell(disk, all);
-        Ok(())
+        self.0.disks.disconnect(disk).await
     }
 
     async fn connect(&self, disk: DiskId, link: Link) -> Result<(), Fault> {
-        self.waits().await?;
-        let mut rng = self.0.rng.borrow_mut();
-        if self.with(disk, |disk| disk.mood)? == Some(Kind::Gone) {
-            return Err(Fault::Gone);
-        }
-        let all = self.with(disk, |disk| {
-            let same = self.0.is_connected(disk, link);
-            let all = if same {
-                Vec::new()
-            } else {
-                disk.disconnect(&mut rng)
-            };
-            disk.connect(link);
-            all
-        })?;
-        self.tell(disk, all);
-        Ok(())
+        self.0.disks.connect(disk, link).await
     }
 
     fn memory(&self) -> Region {
@@ -235,19 +150,15 @@ impl Host for SimHost {
         salt
     }
 
-    fn scratch(&self, _disk: DiskId) -> Result<Region, Fault> {
-        if self.0.trouble() == Some(Kind::NoMemory) || self.0.lent.replace(true) {
-            return Err(Fault::NoMemory);
+    fn scratch(&self, disk: DiskId) -> Result<Region, Fault> {
+        match self.0.trouble() {
+            Some(Kind::NoMemory) => Err(Fault::NoMemory),
+            _ => self.0.disks.scratch(disk),
         }
-        Ok(self.0.scratch.borrow().alias())
     }
 
-    fn scratch_back(&self, _disk: DiskId, free: bool) {
-        if !free {
-            // What a disk may still have is lost to this boot.
-            self.0.scratch.replace(memory::take(SCRATCH));
-        }
-        self.0.lent.set(false);
+    fn scratch_back(&self, disk: DiskId, free: bool) {
+        self.0.disks.scratch_back(disk, free);
     }
 
     fn adopt(&self) -> Result<(), Fault> {
@@ -257,6 +168,9 @@ impl Host for SimHost {
         self.0.replace_jobs(jobs);
         let hash = self.0.hash();
         self.0.witness.borrow_mut().adopt(hash);
+        for parked in jobs.buffers.take_parked() {
+            self.0.arena.free(&parked);
+        }
         let era = jobs.era.get();
         jobs.era.set(Era {
             boot: era.boot + 1,
@@ -270,8 +184,11 @@ impl Host for SimHost {
         self.0.forget_jobs();
     }
 
-    fn bind(&self, _disks: &[(DiskId, DiskId)]) -> Result<(), Fault> {
-        self.check()
+    fn bind(&self, disks: &[(DiskId, DiskId)]) -> Result<(), Fault> {
+        self.check()?;
+        self.0.disks.bind(&self.0.jobs().buffers, disks)?;
+        self.0.names.borrow_mut().bind(disks);
+        Ok(())
     }
 
     fn frozen(&self, _report: &Report) {}
@@ -282,74 +199,5 @@ impl Host for SimHost {
 
     fn enter(&self, step: Step, disk: Option<DiskId>) {
         self.0.take_step(step, disk);
-    }
-}
-
-impl Boot {
-    fn is_connected(&self, disk: &RamDisk, link: Link) -> bool {
-        disk.state == firn_block::gate::Lifecycle::Live && disk.link == link
-    }
-
-    /// Tells everybody which step comes, and sets the moods of disks.
-    fn take_step(&self, step: Step, disk: Option<DiskId>) {
-        self.steps.borrow_mut().insert(step);
-        self.witness.borrow_mut().step(step, disk, || self.hash());
-        let before = self.step.replace(Some(step));
-        if before != Some(step)
-            && let Some(injected) = self.injected.get()
-            && before == Some(injected.step)
-            && !injected.always
-        {
-            self.injected.set(None);
-        }
-        let trouble = self.trouble();
-        for one in self.disks.borrow_mut().values_mut() {
-            // Who does not answer stays so until he is connected anew, who has
-            // gone until the next boot; other moods pass with their step.
-            if !matches!(one.mood, Some(Kind::Timeout | Kind::Gone)) {
-                one.recover();
-            }
-            if Some(one.info.id) == disk && trouble.is_some() {
-                one.mood = trouble;
-                if trouble == Some(Kind::NoSpace) && matches!(step, Step::Check | Step::Plan) {
-                    one.become_small();
-                }
-                if trouble == Some(Kind::Gone) {
-                    one.pull();
-                }
-            }
-        }
-    }
-}
-
-/// One disk as the image code sees it.
-pub struct SimDevice {
-    boot: Rc<Boot>,
-    disk: DiskId,
-}
-
-impl firn_image::Device for SimDevice {
-    fn with_queue<R>(&self, work: impl FnOnce(&mut dyn Queue) -> R) -> Result<R, Gone> {
-        let mut disks = self.boot.disks.borrow_mut();
-        match disks.get_mut(&self.disk) {
-            Some(disk) if disk.mood != Some(Kind::Gone) => Ok(work(disk)),
-            _ => Err(Gone),
-        }
-    }
-
-    fn now(&self) -> Instant {
-        self.boot.now()
-    }
-
-    fn breathe(&self) -> impl Future<Output = ()> {
-        yield_now()
-    }
-}
-
-impl Drop for SimDevice {
-    fn drop(&mut self) {
-        if let Some(disk) = self.boot.disks.borrow_mut().get_mut(&self.disk) {
-            disk.borrowed -= 1;
-        }
     }
 }

@@ -3,9 +3,11 @@
 //!
 //! A [`life`] is a machine with a data disk and an image disk; its [`script`]
 //! comes from a seed. The machine runs firn's own code: the jobs' channels and
-//! executor in job memory of its own ([`memory`]), `firn-power`, `firn-image`.
-//! What is simulated is below the queue ([`ram`]) and around it ([`boot`]). A
-//! [`witness`] that outlives every boot knows what must never be.
+//! executor in job memory of its own ([`memory`]), `firn-power`, `firn-image`,
+//! the kernel's half of it that is about disks, blkfront, the bus, xenstore. What
+//! is simulated is the other end of every ring ([`plug`]; it is the peers' code)
+//! and what is around it ([`boot`]). A [`witness`] that outlives every boot knows
+//! what must never be.
 //!
 //! [`model`] explores the protocol itself, [`states`] every state that a power
 //! cut may leave of what the real code wrote, [`table`] every fault point.
@@ -13,15 +15,17 @@
 
 pub mod boot;
 pub mod campaign;
+pub mod count;
 pub mod fault;
 pub mod host;
 pub mod life;
 pub mod machine;
 pub mod memory;
 pub mod model;
-pub mod ram;
+pub mod plug;
 pub mod script;
 pub mod states;
 pub mod table;
+pub mod trouble;
 pub mod witness;
 pub mod writer;

@@ -1,7 +1,7 @@
 //! One life: a machine with a data disk and an image disk that freezes, loses
 //! power, boots, restores, again and again.
 
-use crate::boot::{Boot, Cut, Hardware, SCRATCH};
+use crate::boot::{Boot, Cut, Hardware};
 use crate::host::SimHost;
 use crate::memory::Arena;
 use crate::script::{Ask, Cycle, Script};
@@ -9,7 +9,7 @@ use crate::witness::{Tally, Witness, Wrong};
 use crate::writer;
 use firn_block::DiskId;
 use firn_image::Generation;
-use firn_peers::{Disk, memory};
+use firn_peers::Disk;
 use firn_power::{
     Boot as Booted, BootOptions, Failure, FreezeOptions, Frozen, Standing, Then, Trouble,
 };
@@ -94,7 +94,6 @@ impl Life {
                 image: IMAGE,
                 clock: Rc::new(Cell::new(1_000_000_000)),
                 build: Cell::new("this build"),
-                scratch: Rc::new(memory::take(SCRATCH)),
                 witness: Rc::new(RefCell::new(witness)),
             },
         }
@@ -169,7 +168,7 @@ impl Life {
         } else {
             cycle.run
         })?;
-        boot.injected.set(cycle.fault);
+        boot.inject(cycle.fault);
         self.tally(|tally| tally.freezes += 1);
         let ended = self.freeze(boot, cycle.ask)?;
         let standing = match ended {
@@ -216,10 +215,11 @@ impl Life {
         };
         let host = SimHost(boot.clone());
         let start = boot.now();
+        boot.undecided.set(true);
         let ended = boot.run(async move { firn_power::freeze(&host, &options).await })?;
         self.note(|| format!("  {ended:?}"));
         self.bounded("a freeze", boot.now().since(start));
-        boot.mend();
+        boot.decided(true);
         Ok(ended)
     }
 
@@ -259,7 +259,7 @@ impl Life {
             let seed = cycle.seed.wrapping_add(number as u64 + 1);
             let boot = Boot::start(&self.hardware, seed);
             boot.set_fuse(cycle.boot_cut.filter(|_| first));
-            boot.injected.set(cycle.boot_fault.filter(|_| first));
+            boot.inject(cycle.boot_fault.filter(|_| first));
             let faulty = boot.injected.get().is_some();
             let ended = self.boot(&boot, BootOptions::default());
             let runs = match ended {
@@ -293,7 +293,7 @@ impl Life {
         let ended = boot.run(async move { firn_power::boot(&host, &options).await });
         self.note(|| format!("  {ended:?}"));
         self.bounded("a boot", boot.now().since(start));
-        boot.mend();
+        boot.decided(matches!(ended, Ok(Booted::Cold(_) | Booted::Restored(_))));
         ended
     }
 
@@ -350,15 +350,13 @@ impl Life {
         let cold = async move { firn_power::cold(&host, limits, &undecided).await };
         let ended = boot.run(cold);
         self.note(|| format!("  cold: {ended:?}"));
-        boot.mend();
+        boot.decided(matches!(ended, Ok(Ok(_))));
         ended
     }
 
     /// How it went.
     #[must_use]
     pub fn finish(self) -> Outcome {
-        let scratch = self.hardware.scratch.alias();
-        memory::give_back(scratch);
         let witness = self.hardware.witness.borrow();
         Outcome {
             tally: witness.tally,

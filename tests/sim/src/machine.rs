@@ -1,18 +1,17 @@
 //! The machine as its jobs see it: a handle that points at nothing, so that it
 //! may lie in an image.
 
-use crate::boot::{self, Boot};
-use crate::memory::Inside;
+use crate::boot::{self, Boot, Vbd};
+use crate::memory::{Arena, Inside};
 use firn_block::shm::Region;
-use firn_block::{
-    Armed, Buffer, Completion, DiskId, DiskInfo, Queue, Refused, RegisterError, Request, Stats,
-    Token, Unregistered, Why,
-};
+use firn_block::{DiskId, Queue};
 use firn_jobs::io::ChannelTable;
 use firn_jobs::{
     Counters, DiskReport, Era, JobFuture, Machine, MemoryHash, Mode, Power, PowerAsk, PowerFuture,
     PowerRefusal, Report, StoreAsk, StoreFuture,
 };
+use firn_kernel::exec::{BootQueue, Registry, Rooms};
+use firn_kernel::mm::Memory;
 use firn_task::{Executor, Instant, Time, Timers};
 use std::cell::Cell;
 use std::fmt;
@@ -27,6 +26,8 @@ pub struct JobState {
     pub timers: Timers,
     /// Their requests.
     pub channels: ChannelTable,
+    /// Buffers that are registered with disks.
+    pub buffers: Registry,
     /// Which stretch of the machine's life this is.
     pub era: Cell<Era>,
 }
@@ -39,6 +40,7 @@ impl JobState {
             executor: Executor::new(),
             timers: Timers::new(),
             channels: ChannelTable::new(),
+            buffers: Registry::new(),
             era: Cell::new(Era {
                 boot: 0,
                 restores: 0,
@@ -84,15 +86,23 @@ impl Machine for SimMachine {
 
     fn disks(&self) -> Vec<DiskReport> {
         let boot = self.boot();
-        let disks = boot.disks.borrow();
-        let report = |disk: &crate::ram::RamDisk| DiskReport {
-            id: disk.info.id,
-            state: disk.state,
-            info: Some(disk.info.clone()),
-            features: String::new(),
-            stats: *disk.stats(),
+        let vbds = {
+            let _out = Inside::leave();
+            boot.bus.vbds()
         };
-        disks.values().map(report).collect()
+        let names = boot.names.borrow();
+        let report = |vbd: &Rc<Vbd>| {
+            let front = vbd.front.borrow();
+            DiskReport {
+                id: names.to_job(vbd.id()),
+                state: front.state(),
+                info: Some(front.info().clone()),
+                features: String::new(),
+                stats: *front.stats(),
+            }
+        };
+        let reports = vbds.iter().map(report).collect();
+        reports
     }
 
     fn with_queue<T, R>(
@@ -102,22 +112,20 @@ impl Machine for SimMachine {
         work: impl FnOnce(&mut dyn Queue, T) -> R,
     ) -> Result<R, T> {
         let boot = self.boot();
-        let mut disks = boot.disks.borrow_mut();
-        match disks.get_mut(&disk) {
-            Some(disk) => {
-                let open = disk.open;
-                let queue: &mut dyn Queue = disk;
-                Ok(work(
-                    &mut JobQueue {
-                        queue,
-                        open,
-                        boot: &boot,
-                    },
-                    value,
-                ))
-            }
-            None => Err(value),
-        }
+        let present = boot.names.borrow().to_boot(disk);
+        let Some(vbd) = boot.bus.find(present) else {
+            return Err(value);
+        };
+        let Ok(mut front) = vbd.front.try_borrow_mut() else {
+            return Err(value);
+        };
+        let mut queue = BootQueue {
+            queue: &mut *front,
+            buffers: &boot.jobs().buffers,
+            disk,
+            rooms: SimRooms(&boot.arena),
+        };
+        Ok(work(&mut queue, value))
     }
 
     fn channels(&self) -> &ChannelTable {
@@ -179,65 +187,23 @@ impl Machine for SimMachine {
     }
 }
 
-/// A queue as jobs call it: what it allocates is not job memory, and its gate
-/// may be shut.
-struct JobQueue<'a> {
-    queue: &'a mut dyn Queue,
-    open: bool,
-    boot: &'a Boot,
-}
+/// The arena of this thread's machine, and everything else.
+struct SimRooms<'a>(&'a Arena);
 
-impl Queue for JobQueue<'_> {
-    fn info(&self) -> &DiskInfo {
-        self.queue.info()
-    }
+impl Rooms for SimRooms<'_> {
+    type Guard = Inside;
 
-    fn register(&mut self, region: Region) -> Result<Buffer, RegisterError> {
-        let _out = Inside::leave();
-        self.queue.register(region)
-    }
-
-    fn unregister(&mut self, buffer: Buffer) -> Unregistered {
-        let _out = Inside::leave();
-        self.queue.unregister(buffer)
-    }
-
-    fn reuse(&mut self, pages: usize) -> Option<Buffer> {
-        self.queue.reuse(pages)
-    }
-
-    fn submit(&mut self, request: Request) -> Result<Token, Refused> {
-        let _out = Inside::leave();
-        if !self.open {
-            let why = Why::NotLive(firn_block::gate::Lifecycle::Closing);
-            return Err(Refused { why, request });
+    fn enter(&self, memory: Memory) -> Inside {
+        match memory {
+            Memory::Job => self.0.enter(),
+            Memory::Boot => Inside::leave(),
         }
-        self.queue.submit(request)
     }
 
-    fn kick(&mut self) {
-        let _out = Inside::leave();
-        self.queue.kick();
-    }
-
-    fn poll(&mut self, budget: usize, done: &mut dyn FnMut(Completion)) -> usize {
-        let _out = Inside::leave();
-        let arena = &self.boot.arena;
-        self.queue.poll(budget, &mut |completion| {
-            let _in = arena.enter();
-            done(completion);
-        })
-    }
-
-    fn arm(&mut self) -> Armed {
-        self.queue.arm()
-    }
-
-    fn in_flight(&self) -> usize {
-        self.queue.in_flight()
-    }
-
-    fn stats(&self) -> &Stats {
-        self.queue.stats()
+    fn running(&self) -> Memory {
+        match Inside::is_any() {
+            true => Memory::Job,
+            false => Memory::Boot,
+        }
     }
 }

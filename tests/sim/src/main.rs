@@ -84,14 +84,29 @@ fn main() -> ExitCode {
 fn faults() -> bool {
     let points = table::points();
     let mut bad = 0;
-    println!("{:<8} {:<17} {:<15} stands", "phase", "step", "fault");
+    println!("grants+ports: before, after, and with every disk disconnected");
+    println!(
+        "{:<8} {:<17} {:<15} {:<17} {:>7} {:>7} {:>5} {:<8} {:<9}",
+        "phase", "step", "fault", "stands", "before", "after", "left", "headers", "next boot"
+    );
     for point in &points {
         let row = table::run(*point);
         let (phase, fault) = (row.point.phase, row.point.fault);
-        let wrong = row.wrong.as_deref().unwrap_or("");
+        let headers = if row.same_headers { "same" } else { "written" };
+        let next = if row.next_restores {
+            "restores"
+        } else {
+            "cold"
+        };
         println!(
-            "{phase:<8} {:<17} {:<15} {:<17} {wrong}",
-            fault.step, fault.kind, row.stands
+            "{phase:<8} {:<17} {:<15} {:<17} {:>7} {:>7} {:>5} {headers:<8} {next:<9} {}",
+            fault.step,
+            fault.kind,
+            row.stands,
+            row.before,
+            row.after,
+            row.left,
+            row.wrong.as_deref().unwrap_or("")
         );
         bad += usize::from(row.wrong.is_some());
     }

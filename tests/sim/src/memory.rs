@@ -220,6 +220,12 @@ pub struct Inside {
 }
 
 impl Inside {
+    /// Whether allocations of this thread go to an arena.
+    #[must_use]
+    pub fn is_any() -> bool {
+        RUNNING.get() != 0
+    }
+
     /// Lets allocations of this thread go to no arena.
     pub fn leave() -> Self {
         Self {

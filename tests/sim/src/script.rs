@@ -27,6 +27,11 @@ impl Ask {
     };
 }
 
+/// Passes that a freeze takes, or a few more.
+const FREEZE: u64 = 120;
+/// The same of a boot that restores.
+const BOOT: u64 = 160;
+
 /// One cycle: jobs run, a freeze, an end, a boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cycle {
@@ -56,17 +61,20 @@ impl Cycle {
             true => Level::Full,
             false => levels[rng.random_range(0..levels.len())],
         };
+        let run = rng.random_range(0..160);
         Self {
             seed: rng.random(),
-            run: rng.random_range(0..160),
+            run,
             ask: Ask {
                 level,
                 thaw: rng.random_bool(0.05),
                 compress: rng.random_bool(0.2),
             },
-            cut: rng.random_bool(0.25).then(|| rng.random_range(0..400)),
+            cut: rng
+                .random_bool(0.25)
+                .then(|| rng.random_range(0..run + FREEZE)),
             fault: rng.random_bool(0.15).then(|| injected(rng)),
-            boot_cut: rng.random_bool(0.25).then(|| rng.random_range(0..250)),
+            boot_cut: rng.random_bool(0.25).then(|| rng.random_range(0..BOOT)),
             boot_fault: rng.random_bool(0.12).then(|| injected(rng)),
             cold: rng.random_bool(0.2),
         }

@@ -3,14 +3,15 @@
 //! down.
 
 use crate::boot::{Boot, Cut};
+use crate::count::Count;
 use crate::fault::{Injected, Kind, kinds};
 use crate::life::{DATA, IMAGE, Life};
 use crate::script::Ask;
-use firn_block::Queue;
 use firn_power::{Boot as Booted, BootOptions, Choice, Frozen, Level, Standing, Step};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Which sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +55,8 @@ pub enum Stands {
     Refused,
     /// The image goes on.
     Restored,
+    /// The power is off, the image valid: the fault did no harm.
+    Frozen,
 }
 
 impl fmt::Display for Stands {
@@ -64,9 +67,13 @@ impl fmt::Display for Stands {
             Self::Stopped => "stands still",
             Self::Refused => "refused",
             Self::Restored => "restored",
+            Self::Frozen => "frozen",
         })
     }
 }
+
+/// How long a machine is left to itself before it is looked at.
+const AFTER: Duration = Duration::from_millis(200);
 
 /// One fault point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +91,16 @@ pub struct Row {
     pub point: Point,
     /// How the machine stood.
     pub stands: Stands,
+    /// What the guest had of the hypervisor before, at rest.
+    pub before: Count,
+    /// What it had after.
+    pub after: Count,
+    /// What is left of that once every disk is disconnected: nothing.
+    pub left: Count,
+    /// Whether the headers on the image disk are as they were.
+    pub same_headers: bool,
+    /// Whether the next boot restores an image.
+    pub next_restores: bool,
     /// What was wrong with that, if anything.
     pub wrong: Option<String>,
 }
@@ -92,24 +109,58 @@ pub struct Row {
 #[must_use]
 pub const fn expected(point: &Point) -> Stands {
     let Injected { step, kind, .. } = point.fault;
-    match (point.phase, step, kind) {
+    match point.phase {
+        Phase::Freeze => after_freeze(step, kind),
+        Phase::Thaw => after_thaw(step, kind),
+        Phase::Restore => after_restore(step, kind),
+        Phase::Cold => Stands::Refused,
+    }
+}
+
+/// Kinds after which the disk is lost to this boot.
+const fn is_lost(kind: Kind) -> bool {
+    matches!(kind, Kind::Gone | Kind::Breaks)
+}
+
+const fn after_freeze(step: Step, kind: Kind) -> Stands {
+    match (step, kind) {
+        // What fails for a job is tried again by it after the restore.
+        (Step::Drain, Kind::Error)
+        // Both ends close, for two reasons.
+        | (Step::Disconnect, Kind::Closes)
+        // Said again over the new connection.
+        | (_, Kind::Reset)
+        // The image is durable by then, and none of its memory was granted for
+        // longer than a request.
+        | (Step::DisconnectImage, Kind::KeepsPages | Kind::Closes) => Stands::Frozen,
         // The header is durable, or may be, and its disk is away.
-        (
-            Phase::Freeze,
-            Step::WriteHeader | Step::FlushHeader | Step::ReadBack | Step::DisconnectImage,
-            Kind::Gone,
-        )
-        | (Phase::Thaw, Step::Void, _)
-        | (Phase::Thaw, Step::Verify, Kind::Gone)
-        | (Phase::Thaw | Phase::Restore, Step::Unpark, _) => Stands::Stopped,
-        // The disk went away, or could not be brought back.
-        (Phase::Freeze, _, Kind::Gone)
-        | (Phase::Freeze, Step::DisconnectImage, _)
-        | (Phase::Thaw, Step::Reconnect | Step::Open, _) => Stands::Without,
-        (Phase::Freeze | Phase::Thaw, _, _) => Stands::Live,
+        (Step::WriteHeader | Step::FlushHeader | Step::ReadBack, Kind::Gone | Kind::Breaks)
+        | (Step::DisconnectImage, Kind::Gone) => Stands::Stopped,
+        _ if is_lost(kind) => Stands::Without,
+        _ => Stands::Live,
+    }
+}
+
+const fn after_thaw(step: Step, kind: Kind) -> Stands {
+    match (step, kind) {
+        (Step::Void | Step::Unpark, _) => Stands::Stopped,
+        (Step::Verify, _) if is_lost(kind) => Stands::Stopped,
+        // Opened once nobody decides any more.
+        (Step::Open, _) | (Step::Reconnect, Kind::Reset) => Stands::Live,
+        (Step::Reconnect, _) => Stands::Without,
+        _ => Stands::Live,
+    }
+}
+
+const fn after_restore(step: Step, kind: Kind) -> Stands {
+    match (step, kind) {
+        (Step::Unpark, _) => Stands::Stopped,
         // After CONSUMED there is no way back, and none is needed.
-        (Phase::Restore, Step::Retire | Step::Reconnect | Step::Open, _) => Stands::Without,
-        (Phase::Restore | Phase::Cold, _, _) => Stands::Refused,
+        (Step::Retire, _) if is_lost(kind) => Stands::Without,
+        (Step::Retire | Step::Open, _) | (_, Kind::Reset) => Stands::Restored,
+        (Step::Reconnect, _) => Stands::Without,
+        (Step::DisconnectImage, Kind::Closes) => Stands::Restored,
+        _ => Stands::Refused,
     }
 }
 
@@ -160,24 +211,32 @@ pub fn steps(phase: Phase) -> BTreeSet<Step> {
 #[must_use]
 pub fn run(point: Point) -> Row {
     let stage = Stage::set(point.phase);
-    let before = stage.image_headers();
+    let headers = stage.image_headers();
+    let before = Count::at_rest(&stage.boot);
     let written = stage.writes();
-    stage.boot.injected.set(Some(point.fault));
+    stage.boot.inject(Some(point.fault));
     let (stands, mut wrong) = match stage.act() {
         Ok(stands) => (stands, None),
         Err(wrong) => (Stands::Stopped, Some(wrong)),
     };
-    let same = before == stage.image_headers();
+    let after = Count::at_rest(&stage.boot);
+    let same_headers = headers == stage.image_headers();
     let untouched = stage.is_untouched(point, stands, written);
-    let leaked = stage.leaked();
-    let after = stage.afterwards(point, stands, same);
     if stands != expected(&point) {
         wrong = wrong.or(Some(format!("expected: {}", expected(&point))));
     }
+    let idle = stage.goes_on(stands);
+    let (left, leaked) = Count::disconnected(&stage.boot);
+    let (next_restores, broken) = stage.afterwards(point, stands, same_headers);
     Row {
         point,
         stands,
-        wrong: wrong.or(untouched).or(leaked).or(after),
+        before,
+        after,
+        left,
+        same_headers,
+        next_restores,
+        wrong: wrong.or(untouched).or(idle).or(leaked).or(broken),
     }
 }
 
@@ -211,7 +270,7 @@ impl Stage {
         self.boot = Boot::start(&self.life.hardware, seed);
     }
 
-    /// The sequence itself.
+    /// The sequence itself, and a while after it.
     fn act(&self) -> Result<Stands, String> {
         let cut = |Cut| "the machine hangs".to_owned();
         let (life, boot) = (&self.life, &self.boot);
@@ -224,23 +283,31 @@ impl Stage {
                     },
                     ..Ask::FULL
                 };
-                match life.freeze(boot, ask).map_err(cut)? {
-                    Ok(Frozen::Off(_)) => Ok(Stands::Stopped),
+                boot.until_busy(DATA).map_err(cut)?;
+                let frozen = life.freeze(boot, ask).map_err(cut)?;
+                boot.wait(AFTER).map_err(cut)?;
+                let whole = boot.is_live(DATA) && boot.is_live(IMAGE);
+                match frozen {
+                    Ok(Frozen::Off(_)) => Ok(Stands::Frozen),
                     Ok(Frozen::Thawed(_)) => Ok(Stands::Live),
                     Err(failure) if failure.standing == Standing::Stopped => Ok(Stands::Stopped),
-                    Err(_) if !boot.is_live(DATA) || !boot.is_live(IMAGE) => Ok(Stands::Without),
-                    Err(failure) if !failure.left.is_empty() => Ok(Stands::Without),
-                    Err(failure) if self.boot.parked.get() => Err(failure.to_string()),
-                    Err(_) => Ok(Stands::Live),
+                    Err(failure) if boot.parked.get() => Err(failure.to_string()),
+                    Err(_) if whole => Ok(Stands::Live),
+                    Err(_) => Ok(Stands::Without),
                 }
             }
-            Phase::Restore => match life.boot(boot, BootOptions::default()).map_err(cut)? {
-                Booted::Restored(restored) if restored.left.is_empty() => Ok(Stands::Restored),
-                Booted::Restored(_) if boot.parked.get() => Ok(Stands::Stopped),
-                Booted::Restored(_) => Ok(Stands::Without),
-                Booted::Refused(_) => Ok(Stands::Refused),
-                Booted::Cold(_) => Err("it went on cold".into()),
-            },
+            Phase::Restore => {
+                let booted = life.boot(boot, BootOptions::default()).map_err(cut)?;
+                boot.wait(AFTER).map_err(cut)?;
+                let whole = boot.is_live(DATA) && boot.is_live(IMAGE);
+                match booted {
+                    Booted::Restored(_) if boot.parked.get() => Ok(Stands::Stopped),
+                    Booted::Restored(_) if whole => Ok(Stands::Restored),
+                    Booted::Restored(_) => Ok(Stands::Without),
+                    Booted::Refused(_) => Ok(Stands::Refused),
+                    Booted::Cold(_) => Err("it went on cold".into()),
+                }
+            }
             Phase::Cold => {
                 let fault = boot.injected.take();
                 let options = BootOptions {
@@ -251,13 +318,32 @@ impl Stage {
                     return Err("not refused".into());
                 };
                 boot.steps.borrow_mut().clear();
-                boot.injected.set(fault);
-                match life.cold(boot, refused.undecided).map_err(cut)? {
+                boot.inject(fault);
+                let cold = life.cold(boot, refused.undecided).map_err(cut)?;
+                boot.wait(AFTER).map_err(cut)?;
+                match cold {
                     Ok(_) => Ok(Stands::Live),
                     Err(_) => Ok(Stands::Refused),
                 }
             }
         }
+    }
+
+    /// Whether jobs of a machine that is live really work.
+    fn goes_on(&self, stands: Stands) -> Option<String> {
+        let life = &self.life;
+        if matches!(self.phase, Phase::Freeze | Phase::Thaw)
+            && !matches!(stands, Stands::Stopped | Stands::Frozen)
+        {
+            life.hardware.witness.borrow_mut().thawed();
+        }
+        if self.phase == Phase::Cold || !matches!(stands, Stands::Live | Stands::Restored) {
+            return None;
+        }
+        let acked = || life.hardware.witness.borrow().tally.acked;
+        let before = acked();
+        let ran = self.boot.run_for(400);
+        (ran.is_err() || acked() == before).then(|| "the job does not go on".to_owned())
     }
 
     fn image_headers(&self) -> Vec<u8> {
@@ -280,62 +366,48 @@ impl Stage {
         touched.then(|| "refused, and something was written".to_owned())
     }
 
-    /// What somebody still holds that nobody uses.
-    fn leaked(&self) -> Option<String> {
-        let boot = &self.boot;
-        let _ = boot.run_for(60);
-        boot.reap(); // late answers
-        let disks = boot.disks.borrow();
-        let borrowed = disks.values().any(|disk| disk.borrowed > 0);
-        let in_flight = disks[&IMAGE].in_flight();
-        match (boot.lent.get(), borrowed, in_flight) {
-            (false, false, 0) => None,
-            other => Some(format!("leaked: {other:?}")),
-        }
-    }
-
-    /// Whether the design's word is kept afterwards: who is live works on, and
-    /// can be frozen and restored; who stopped or was refused is restored by
-    /// the next boot.
-    fn afterwards(self, point: Point, stands: Stands, same_headers: bool) -> Option<String> {
-        let wrong = match stands {
-            Stands::Live | Stands::Without if self.phase == Phase::Freeze => {
-                let early = point.fault.step < Step::WriteHeader;
-                (early && !same_headers).then(|| "the previous image was touched".to_owned())
-            }
-            _ => None,
+    /// Whether the design's word is kept afterwards: an image that is promised is
+    /// restored by the next boot, one that was taken back is not. Whether it was
+    /// restored, and what is wrong with that.
+    fn afterwards(
+        self,
+        point: Point,
+        stands: Stands,
+        same_headers: bool,
+    ) -> (bool, Option<String>) {
+        // A backend that closes does so in the next step or two.
+        let first = match point.fault.kind {
+            Kind::Closes => Step::FlushImage,
+            _ => Step::WriteHeader,
         };
+        let early = self.phase == Phase::Freeze && point.fault.step < first;
+        let touched = early && !same_headers && stands != Stands::Frozen;
+        let touched = touched.then(|| "the previous image was touched".to_owned());
         let life = &self.life;
-        if matches!(self.phase, Phase::Freeze | Phase::Thaw) && stands != Stands::Stopped {
-            life.hardware.witness.borrow_mut().thawed();
+        if stands == Stands::Frozen {
+            life.hardware.witness.borrow_mut().off();
         }
-        let acked = life.hardware.witness.borrow().tally.acked;
-        let boot = self.boot;
-        if stands == Stands::Live && boot.run_for(400).is_ok() {
-            let now = life.hardware.witness.borrow().tally.acked;
-            if now == acked && self.phase != Phase::Cold {
-                return Some("the job does not go on".into());
-            }
-        }
-        boot.end();
+        self.boot.end();
         life.power_cut(3);
         let next = Boot::start(&life.hardware, 3);
         let booted = life.boot(&next, BootOptions::default());
-        let ended = match (&booted, stands) {
-            (Ok(Booted::Restored(_)), Stands::Refused | Stands::Stopped)
-            | (Ok(Booted::Cold(_)), _) => None,
-            (other, _) => Some(format!("the next boot: {other:?}")),
-        };
+        next.end();
         // A refused image is lost to nobody: only one that may have been used
         // up or given up is not there any more.
-        let used_up = self.phase == Phase::Cold || point.fault.step == Step::Consume;
-        let lost = matches!(booted, Ok(Booted::Cold(_))) && stands == Stands::Refused && !used_up;
-        next.end();
+        let may_be_gone = self.phase == Phase::Cold || point.fault.step == Step::Consume;
+        let fits = match (&booted, stands) {
+            (Ok(Booted::Restored(_)), Stands::Refused | Stands::Stopped | Stands::Frozen)
+            | (
+                Ok(Booted::Cold(_)),
+                Stands::Live | Stands::Without | Stands::Stopped | Stands::Restored,
+            ) => true,
+            (Ok(Booted::Cold(_)), Stands::Refused) => may_be_gone,
+            _ => false,
+        };
+        let restored = matches!(booted, Ok(Booted::Restored(_)));
+        let other = (!fits).then(|| format!("the next boot: {booted:?}"));
         let witnessed = self.life.finish().wrong.map(|wrong| wrong.to_string());
-        wrong
-            .or(ended)
-            .or(lost.then(|| "the refused image is gone".to_owned()))
-            .or(witnessed)
+        (restored, touched.or(other).or(witnessed))
     }
 
     fn leave(self) {

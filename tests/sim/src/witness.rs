@@ -1,9 +1,9 @@
 //! What an omniscient observer knows, and what must never be.
 
-use crate::ram::Did;
 use crate::writer;
 use firn_block::DiskId;
 use firn_jobs::ledger_format::Acks;
+use firn_peers::DiskOp;
 use firn_power::Step;
 use std::collections::VecDeque;
 use std::fmt;
@@ -214,13 +214,16 @@ impl Witness {
         &mut self,
         disk: DiskId,
         is_data: bool,
-        did: Did,
+        op: DiskOp,
         content: impl FnOnce(u64, u64) -> Vec<u8>,
     ) {
-        let (sector, sectors) = match did {
-            Did::Wrote { sector, sectors } => (sector, sectors),
-            Did::Flushed => return self.record(|| Event::Flushed(disk)),
-            Did::Nothing => return,
+        let (sector, sectors) = match op {
+            DiskOp::Write { sector, sectors }
+            | DiskOp::Discard {
+                sector, sectors, ..
+            } => (sector, sectors),
+            DiskOp::Flush => return self.record(|| Event::Flushed(disk)),
+            DiskOp::Read { .. } => return,
         };
         self.record(|| Event::Wrote {
             disk,

@@ -109,7 +109,7 @@ fn a_restore_that_fails_leaves_no_trace() {
         let before = every_byte(&life);
         for _ in 0..3 {
             let boot = boot::Boot::start(&life.hardware, 2);
-            boot.injected.set(Some(Injected {
+            boot.inject(Some(Injected {
                 step,
                 kind,
                 always: true,
@@ -162,7 +162,7 @@ fn going_on_cold_gives_the_image_up_for_good() {
 fn why_an_image_was_to_be_given_up_is_not_forgotten_when_that_fails() {
     let life = frozen();
     let boot = boot::Boot::start(&life.hardware, 2);
-    boot.injected.set(Some(Injected {
+    boot.inject(Some(Injected {
         step: Step::Abandon,
         kind: Kind::Error,
         always: true,
@@ -221,11 +221,9 @@ fn going_on_cold_wants_the_image_disk_to_be_there() {
         panic!("not refused");
     };
     assert_eq!(refused.undecided, [IMAGE]);
-    for disk in boot.disks.borrow_mut().values_mut() {
-        if disk.info.id == IMAGE {
-            disk.pull();
-        }
-    }
+    let plug = boot.plugs.iter().find(|plug| plug.id == IMAGE);
+    plug.expect("an image disk").back.vanish();
+    boot.run_for(100).expect("no power cut");
     let cold = life.cold(&boot, refused.undecided).expect("no power cut");
     assert_eq!(cold.map_err(|trouble| trouble.fault), Err(Fault::Gone));
     boot.end();
@@ -237,7 +235,7 @@ fn an_end_that_may_be_forgotten_is_not_believed() {
     let life = frozen();
     let boot = boot::Boot::start(&life.hardware, 2);
     // CONSUMED is written, and its flush fails.
-    boot.injected.set(Some(Injected {
+    boot.inject(Some(Injected {
         step: Step::Consume,
         kind: Kind::Effect,
         always: true,

@@ -214,6 +214,14 @@ impl Buffers {
         self.slots.extend(parked.map(Option::take));
     }
 
+    /// Nobody has a buffer of the kernel's any more: what was not given back can
+    /// be had again.
+    pub(super) fn park_kernel(&mut self) {
+        let all = self.slots.iter_mut().flatten();
+        all.filter(|registered| registered.owner == Owner::Kernel)
+            .for_each(|registered| registered.parked = true);
+    }
+
     /// Ends every permanent grant, because the backend is gone. Buffers with
     /// pages that it still maps are quarantined.
     pub(super) fn revoke_all<H: Hal>(&mut self, xen: &Xen<H>) {

@@ -186,17 +186,36 @@ impl<H: Hal> Vbd<H> {
         }
     }
 
+    /// Waits for what the kernel itself left in flight, and forgets it: whoever
+    /// asked for it has given up by now. The memory may be registered again.
+    async fn forget_private(&self, until: Instant) -> Result<(), StepError> {
+        let empty = || {
+            let mut front = self.front.borrow_mut();
+            let mut queue = front.private();
+            queue.poll(usize::MAX, &mut drop);
+            queue.in_flight() == 0
+        };
+        let arm = || self.front.borrow_mut().private().arm();
+        self.serve_until(DiskStep::Disconnect, until, arm, empty)
+            .await?;
+        self.front.borrow_mut().buffers.park_kernel();
+        Ok(())
+    }
+
     /// Disconnects an idle disk in good order: afterwards no page of it or of
     /// its buffers is mapped by anybody, and it is
-    /// [`Frozen`](Lifecycle::Frozen).
+    /// [`Frozen`](Lifecycle::Frozen). Requests of the kernel's own that nobody
+    /// waits for any more are waited for.
     ///
     /// # Errors
+    /// [`WhyNot::Deadline`] when those do not end by `until`.
     /// [`WhyNot::Busy`]: it stays connected. [`WhyNot::Connect`] when the
     /// backend did not close by `until`, and [`WhyNot::StillMapped`]: the
     /// connection is given up, and the device connects anew when the backend has
     /// closed. [`WhyNot::State`], [`WhyNot::Removed`].
     pub async fn disconnect(&self, until: Instant) -> Result<(), StepError> {
         let step = DiskStep::Disconnect;
+        self.forget_private(until).await?;
         let idle = self.check_idle();
         idle.map_err(|error| self.fails(step, error.why))?;
         self.freeze_until.set(until);
@@ -225,14 +244,30 @@ impl<H: Hal> Vbd<H> {
     /// is open or failed, [`WhyNot::Removed`]; those of [`Vbd::disconnect`].
     pub async fn connect(&self, terms: Terms, until: Instant) -> Result<(), StepError> {
         let step = DiskStep::Connect;
-        let state = self.state();
-        if state == Lifecycle::Live {
-            return Err(self.fails(step, WhyNot::State(state)));
+        loop {
+            let state = self.state();
+            if state == Lifecycle::Live {
+                return Err(self.fails(step, WhyNot::State(state)));
+            }
+            if state == Lifecycle::Freezing && !self.is_on(terms) {
+                let closed = self.disconnect(until).await;
+                closed.map_err(|error| self.fails(step, error.why))?;
+            }
+            self.arrive(terms, until).await?;
+            // A handshake that was under way before may be what has ended.
+            if self.is_on(terms) {
+                return Ok(());
+            }
         }
-        if state == Lifecycle::Freezing && self.wish.get() != Wish::Shut(terms) {
-            let closed = self.disconnect(until).await;
-            closed.map_err(|error| self.fails(step, error.why))?;
-        }
+    }
+
+    /// Whether the present connection was made on these terms.
+    fn is_on(&self, terms: Terms) -> bool {
+        self.agreed.get() == self.config.on(terms)
+    }
+
+    /// Has the disk connect, on whatever terms it is about to.
+    async fn arrive(&self, terms: Terms, until: Instant) -> Result<(), StepError> {
         if self.wish.get() != Wish::Shut(terms) {
             *self.failure.borrow_mut() = None;
             self.wish.set(Wish::Shut(terms));
@@ -245,7 +280,7 @@ impl<H: Hal> Vbd<H> {
             Lifecycle::Frozen if self.wish.get() == Wish::Frozen => Some(false),
             _ => None,
         };
-        self.reach(step, until, arrived).await
+        self.reach(DiskStep::Connect, until, arrived).await
     }
 
     /// Opens the gate of a disk that is connected on ordinary terms. Does
@@ -256,7 +291,7 @@ impl<H: Hal> Vbd<H> {
     pub fn open(&self) -> Result<(), StepError> {
         match self.state() {
             Lifecycle::Live => return Ok(()),
-            Lifecycle::Freezing if self.wish.get() == Wish::Shut(Terms::Ordinary) => {}
+            Lifecycle::Freezing if self.is_on(Terms::Ordinary) => {}
             state => return Err(self.fails(DiskStep::Open, WhyNot::State(state))),
         }
         // A flush of a freeze that was called off.

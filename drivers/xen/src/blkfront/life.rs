@@ -25,6 +25,8 @@ impl<H: Hal> Vbd<H> {
             // Lets the backend and the toolstack clean up.
             self.say_closed().await;
         }
+        // A backend that closed late was left its grants for when it came back.
+        self.cut(IoError::Gone);
         self.buffers_came_back().await;
         self.ended.set(true);
         self.changed.notify();
@@ -227,6 +229,7 @@ impl<H: Hal> Vbd<H> {
     /// Connects again after a freeze, to whatever backend there is now. One that
     /// fails leaves the disk frozen, and may be tried again.
     async fn try_thaw(&self, other: &mut OtherEnd<H>) -> Result<(), ConnectError> {
+        let wish = self.wish.get();
         let connected = async {
             *other = self.find_backend().await?;
             self.shake_hands(other).await
@@ -236,8 +239,11 @@ impl<H: Hal> Vbd<H> {
         };
         self.check_host(other)?;
         log::warn!("{}: {error}", self.id);
-        *self.failure.borrow_mut() = Some(WhyNot::Connect(error));
-        self.wish.set(Wish::Frozen);
+        // Who has asked for something else meanwhile gets a try of his own.
+        if self.wish.get() == wish {
+            *self.failure.borrow_mut() = Some(WhyNot::Connect(error));
+            self.wish.set(Wish::Frozen);
+        }
         self.try_switch(other, XenbusState::CLOSED).await;
         self.step(Lifecycle::Frozen);
         Ok(())

@@ -42,7 +42,7 @@ pub struct VbdConfig {
 
 impl VbdConfig {
     /// What to negotiate for a purpose.
-    const fn on(self, terms: Terms) -> Self {
+    pub(super) const fn on(self, terms: Terms) -> Self {
         match terms {
             Terms::Ordinary => self,
             Terms::Image => Self {

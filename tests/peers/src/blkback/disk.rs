@@ -38,6 +38,9 @@ pub enum DiskOp {
     },
 }
 
+/// Told of everything that a disk did, right after it.
+type Observer = Rc<dyn Fn(&Disk, DiskOp)>;
+
 #[derive(Default)]
 struct State {
     capacity: u64,
@@ -47,8 +50,11 @@ struct State {
     behind: BTreeMap<u64, Vec<Option<Box<Sector>>>>,
     bad: BTreeSet<u64>,
     lies: bool,
+    /// So many requests are still carried out, all others fail.
+    failing: Option<usize>,
     writes: u64,
     log: Vec<DiskOp>,
+    observer: Option<Observer>,
 }
 
 impl State {
@@ -91,6 +97,17 @@ impl Disk {
     /// Marks a sector as unreadable and unwritable.
     pub fn break_sector(&self, sector: u64) {
         self.0.borrow_mut().bad.insert(sector);
+    }
+
+    /// Fails every request from now on, once so many more were carried out;
+    /// `None` ends that.
+    pub fn fail_after(&self, requests: Option<usize>) {
+        self.0.borrow_mut().failing = requests;
+    }
+
+    /// Tells `observer` of everything that the disk does, right after it.
+    pub fn observe(&self, observer: impl Fn(&Self, DiskOp) + 'static) {
+        self.0.borrow_mut().observer = Some(Rc::new(observer));
     }
 
     /// Content of some sectors, as the guest would read it.
@@ -167,7 +184,7 @@ impl Disk {
             bad: state.bad.clone(),
             lies: state.lies,
             writes: state.writes,
-            log: Vec::new(),
+            ..State::default()
         })))
     }
 
@@ -183,7 +200,14 @@ impl Disk {
     }
 
     pub(super) fn record(&self, op: DiskOp) {
-        self.0.borrow_mut().log.push(op);
+        let observer = {
+            let mut state = self.0.borrow_mut();
+            state.log.push(op);
+            state.observer.clone()
+        };
+        if let Some(observer) = observer {
+            observer(self, op);
+        }
     }
 
     /// Whether the range lies on the disk.
@@ -192,9 +216,14 @@ impl Disk {
         end.is_some_and(|end| end <= self.capacity())
     }
 
-    /// Whether every sector of the range works.
-    pub(super) fn is_sound(&self, sector: u64, sectors: u64) -> bool {
-        let state = self.0.borrow();
+    /// Whether a request for these sectors is carried out.
+    pub(super) fn admits(&self, sector: u64, sectors: u64) -> bool {
+        let mut state = self.0.borrow_mut();
+        match &mut state.failing {
+            Some(0) => return false,
+            Some(left) => *left -= 1,
+            None => {}
+        }
         state.bad.range(sector..sector + sectors).next().is_none()
     }
 

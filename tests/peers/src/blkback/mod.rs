@@ -221,6 +221,38 @@ impl BlkBack {
         }
     }
 
+    /// Says what state it is in, and looks at the frontend again: after it did
+    /// not do what it should have done.
+    pub fn look_again(&self) {
+        let back = self.get();
+        if back.gone {
+            return;
+        }
+        let paths = &back.paths;
+        let state = back.state.0.to_string();
+        back.store.write(&format!("{}/state", paths.back), &state);
+        let front = format!("{}/state", paths.front);
+        if let Some(state) = back.store.read(&front) {
+            back.store.write(&front, &state);
+        }
+    }
+
+    /// The toolstack has a device that was closed start anew.
+    pub fn start_over(&self) {
+        let back = self.get();
+        if !back.gone && back.state == XenbusState::CLOSED {
+            let state = XenbusState::INITIALISING.0.to_string();
+            back.store
+                .write(&format!("{}/state", back.paths.front), &state);
+        }
+    }
+
+    /// Whether the device is not there any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.get().gone
+    }
+
     /// Says a state without meaning it.
     pub fn pretend(&self, state: &str) {
         let back = self.get();

@@ -126,7 +126,7 @@ impl Job {
         let Work {
             sector, sectors, ..
         } = *work;
-        if !disk.is_sound(sector, sectors) {
+        if !disk.admits(sector, sectors) {
             return Status::ERROR;
         }
         match self.operation {

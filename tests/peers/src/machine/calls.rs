@@ -48,6 +48,7 @@ kinds!(
 pub(super) struct Calls {
     counts: [u64; CallKind::COUNT],
     failures: BTreeMap<CallKind, VecDeque<Errno>>,
+    refused: BTreeMap<CallKind, Errno>,
 }
 
 impl FakeMachine {
@@ -69,6 +70,15 @@ impl FakeMachine {
         calls.failures.entry(kind).or_default().push_back(errno);
     }
 
+    /// Lets every such call fail from now on, or none any more.
+    pub fn refuse(&self, kind: CallKind, errno: Option<Errno>) {
+        let refused = &mut self.calls.borrow_mut().refused;
+        match errno {
+            Some(errno) => refused.insert(kind, errno),
+            None => refused.remove(&kind),
+        };
+    }
+
     pub(super) fn answer(&self, call: Hypercall<'_>) -> Result<u64, Errno> {
         let kind = CallKind::of(&call);
         {
@@ -76,6 +86,9 @@ impl FakeMachine {
             calls.counts[kind as usize] += 1;
             if let Some(errno) = calls.failures.get_mut(&kind).and_then(VecDeque::pop_front) {
                 return Err(errno);
+            }
+            if let Some(errno) = calls.refused.get(&kind) {
+                return Err(*errno);
             }
         }
         match call {

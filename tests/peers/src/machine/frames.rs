@@ -13,6 +13,8 @@ const POISON: u64 = 0xdbdb_dbdb_dbdb_dbdb;
 struct Run {
     region: Region,
     freed: bool,
+    /// Somebody else's, who outlives the machine.
+    lent: bool,
 }
 
 /// Every run of pages of the guest, by its first frame.
@@ -55,13 +57,25 @@ impl Frames {
     pub(super) fn place(&mut self, first: u64, pages: usize) -> Region {
         let region = memory::take(pages);
         let handle = region.alias();
+        self.insert(first, region, false);
+        handle
+    }
+
+    fn insert(&mut self, first: u64, region: Region, lent: bool) {
         self.by_address.insert(region.addr(), first);
         let run = Run {
             region,
             freed: false,
+            lent,
         };
         assert!(self.runs.insert(first, run).is_none(), "frame used twice");
-        handle
+    }
+
+    /// Takes up memory that was made elsewhere.
+    pub(super) fn lend(&mut self, region: &Region) {
+        let first = self.next;
+        self.next += region.page_count() as u64 + 1;
+        self.insert(first, region.alias(), true);
     }
 
     /// Poisons a run. `None` when it is no whole allocation or was freed before;
@@ -135,7 +149,9 @@ impl Frames {
 impl Drop for Frames {
     fn drop(&mut self) {
         while let Some((_, run)) = self.runs.pop_first() {
-            memory::give_back(run.region);
+            if !run.lent {
+                memory::give_back(run.region);
+            }
         }
     }
 }

@@ -261,6 +261,11 @@ impl FakeMachine {
         String::from_utf8_lossy(&self.xen_console.borrow()).into_owned()
     }
 
+    /// Makes memory that somebody else made, and keeps, memory of the guest.
+    pub fn lend_memory(&self, region: &Region) {
+        self.frames.borrow_mut().lend(region);
+    }
+
     /// Lets [`Hal::alloc_shared`] fail once so many pages are in use on top of
     /// today's.
     pub fn limit_memory(&self, pages: usize) {

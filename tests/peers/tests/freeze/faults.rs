@@ -244,7 +244,7 @@ fn a_step_that_is_dropped_anywhere_leaves_a_disk_that_can_be_connected() {
         let tokens = load(&world, 0, 4);
         let stop = Rc::new(firn_task::Signal::new());
         let (disk, until, signal) = (world.vbd(0), in_seconds(&world, 5), stop.clone());
-        world.guest.as_mut().expect("started").done = Some(Vec::new());
+        let list = world.guest.as_mut().expect("started").collect();
         world.guest().executor.spawn(async move {
             let seen = signal.seen();
             let _ = firn_task::race(freeze(disk, until), signal.changed(seen)).await;
@@ -254,9 +254,9 @@ fn a_step_that_is_dropped_anywhere_leaves_a_disk_that_can_be_connected() {
         }
         stop.notify();
         world.settle();
-        let mut done = world.guest.as_mut().and_then(|guest| guest.done.take());
+        world.guest.as_mut().expect("started").deliver = None;
+        let mut all = list.take();
         assert_eq!(thaw_now(&mut world, 0), Ok(()), "after {turns} turns");
-        let mut all = done.take().unwrap_or_default();
         all.extend(world.drain(0));
         settle(&world, 0, tokens, all);
         assert_works(&mut world, 0);
