@@ -9,6 +9,7 @@ use core::time::Duration;
 use firn_image::Key;
 use firn_jobs::shell;
 use firn_power::BootOptions;
+use firn_xen::blkfront::VbdConfig;
 use firn_xen::hypercall::Hypercall;
 use firn_xen::store::{Store, StoreError};
 use firn_xen::{Hal, Xen};
@@ -22,6 +23,10 @@ use crate::host::xen::XenHal;
 use crate::host::{self, Hypervisor};
 use crate::power::Begin;
 use crate::{mm, power};
+
+/// With fewer bytes of frames than this, rings are at most of this order.
+const MANY_FRAMES: u64 = 6 << 20;
+const SMALL_RING_ORDER: u32 = 1;
 
 /// Brings the machine up and runs the jobs; where `firn-boot` hands over.
 ///
@@ -78,7 +83,7 @@ fn run_on_xen(
     let store = attach_store(&xen, options.blk.deadline).map_err(|e| failed("xenstore", &e))?;
     store.set_deadline(options.blk.deadline);
     let main_loop =
-        MainLoop::start(&xen, &store, console, options.blk).map_err(|e| failed("timer", &e))?;
+        MainLoop::start(&xen, &store, console, blk(options)).map_err(|e| failed("timer", &e))?;
     // Until it is known that no image waits for them, disks stay shut.
     main_loop.bus.keep_shut(true);
     main_loop.park();
@@ -94,6 +99,16 @@ fn run_on_xen(
     }
     main_loop.run();
     Ok(())
+}
+
+/// What disks may use: in a small guest, large rings of a few disks would be all
+/// of the memory that they share with a freeze.
+fn blk(options: &Options) -> VbdConfig {
+    let mut blk = options.blk;
+    if mm::free_bytes() < MANY_FRAMES {
+        blk.max_ring_order = blk.max_ring_order.min(SMALL_RING_ORDER);
+    }
+    blk
 }
 
 fn boot_options(options: &Options) -> BootOptions {

@@ -6,44 +6,66 @@ use alloc::vec::Vec;
 use firn_block::PAGE;
 use lz4_flex::block::{self, CompressTable};
 
-/// Memory for one chunk that is compressed or sealed, made once.
+/// Memory for one chunk that is compressed or sealed, made once. What is only
+/// sealed needs half of it: it is encrypted and decrypted where it is.
 pub(crate) struct Codec {
     table: Option<CompressTable>,
-    /// The chunk's stored pages, one after the other.
-    pub(crate) plain: Vec<u8>,
+    /// The chunk's stored pages, one after the other; empty where nothing is
+    /// compressed.
+    plain: Vec<u8>,
     /// What they became, or will be.
     pub(crate) coded: Vec<u8>,
 }
 
 impl Codec {
-    /// `None` where there is no memory for it.
-    pub(crate) fn new(compress: bool) -> Option<Self> {
+    /// To write with. `None` where there is no memory for it.
+    pub(crate) fn to_write(compress: bool) -> Option<Self> {
+        let mut codec = Self::to_read(compress)?;
+        codec.table = compress.then(CompressTable::large);
+        Some(codec)
+    }
+
+    /// To read what may be `compressed`. `None` where there is no memory for it.
+    pub(crate) fn to_read(compressed: bool) -> Option<Self> {
         let buffer = |length| {
             let mut bytes = Vec::new();
             bytes.try_reserve_exact(length).ok()?;
             bytes.resize(length, 0);
             Some(bytes)
         };
+        // The compressor wants room for the worst case.
+        let (plain, coded) = match compressed {
+            true => (CHUNK, block::get_maximum_output_size(CHUNK)),
+            false => (0, CHUNK),
+        };
         Some(Self {
-            table: compress.then(CompressTable::large),
-            plain: buffer(CHUNK)?,
-            // The compressor wants room for the worst case.
-            coded: buffer(block::get_maximum_output_size(CHUNK))?,
+            table: None,
+            plain: buffer(plain)?,
+            coded: buffer(coded)?,
         })
     }
 
-    /// Compresses the first `len` bytes of `plain`, where that saves at least a
-    /// page; otherwise `coded` gets them as they are. Returns how, and how long
-    /// the result is.
+    /// Where a chunk's pages are put together before [`Codec::encode`].
+    pub(crate) fn input(&mut self) -> &mut [u8] {
+        match self.table {
+            Some(_) => &mut self.plain,
+            None => &mut self.coded,
+        }
+    }
+
+    /// Compresses the first `len` bytes of the input, where that saves at least
+    /// a page; otherwise `coded` gets them as they are. Returns how, and how
+    /// long the result is.
     pub(crate) fn encode(&mut self, len: usize) -> (u32, usize) {
+        let Some(table) = &mut self.table else {
+            return (RAW, len.min(self.coded.len()));
+        };
         let Some(plain) = self.plain.get(..len) else {
             return (RAW, 0);
         };
-        if let Some(table) = &mut self.table {
-            match block::compress_into_with_table(plain, &mut self.coded, table) {
-                Ok(bytes) if bytes > 0 && bytes + PAGE <= len => return (LZ4, bytes),
-                _ => {}
-            }
+        match block::compress_into_with_table(plain, &mut self.coded, table) {
+            Ok(bytes) if bytes > 0 && bytes + PAGE <= len => return (LZ4, bytes),
+            _ => {}
         }
         self.coded[..len].copy_from_slice(plain);
         (RAW, len)

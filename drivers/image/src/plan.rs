@@ -217,7 +217,7 @@ impl<D: Device> Store<D> {
         plan.entries.try_reserve_exact(chunks).map_err(|_| none)?;
         if plan.how.compress || plan.how.key.is_some() {
             let none = WhyNot::Memory("no room to compress or seal a chunk");
-            plan.codec = Some(Codec::new(plan.how.compress).ok_or(none)?);
+            plan.codec = Some(Codec::to_write(plan.how.compress).ok_or(none)?);
         }
         Ok(plan)
     }

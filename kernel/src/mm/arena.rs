@@ -273,7 +273,7 @@ impl Memories {
     }
 
     /// The arena that owns `block`, if one does.
-    fn owner(&self, block: *mut u8) -> Option<Memory> {
+    pub(super) fn owner(&self, block: *mut u8) -> Option<Memory> {
         let owns = |m: &Memory| {
             self.arenas[*m as usize]
                 .lock()

@@ -7,18 +7,17 @@ use core::ops::Range;
 use core::ptr::{self, NonNull};
 
 use firn_block::shm::Region;
-use spin::{Mutex, Once};
+use spin::Once;
 
 use super::paging::{self, Part};
 use super::{
-    AdoptError, BOOT_WINDOW, Counts, FrameError, Frames, IMAGE_WINDOW, Memories, Memory,
+    AdoptError, Allocator, BOOT_WINDOW, Counts, FrameError, Frames, IMAGE_WINDOW, Memory,
     MemoryError, PAGE, Plan, Running, Windows, align_up,
 };
 use crate::bootinfo::{BootInfo, PhysMemory};
 
 #[global_allocator]
-static MEMORIES: Memories = Memories::new();
-static FRAMES: Mutex<Frames> = Mutex::new(Frames::empty());
+static HEAP: Allocator = Allocator::new(BOOT_WINDOW);
 static WINDOWS: Once<Windows> = Once::new();
 static PLAN: Once<Plan> = Once::new();
 
@@ -69,14 +68,15 @@ pub fn init(boot: &BootInfo) -> Result<(), MemoryError> {
     let plan = Plan::new(&boot.memory, &boot.modules, image)?;
     let mut frames = Frames::new(plan.frames.clone());
     paging::switch(&mut frames, &image_parts(), &plan.job)?;
-    *FRAMES.lock() = frames;
+    *HEAP.frames.lock() = frames;
     let windows = WINDOWS.call_once(|| Windows::new(plan.job.clone()));
     let boot_heap = direct(&plan.boot_heap);
     let job = windows.job_memory();
     // SAFETY: both ranges were just mapped, and the plan gives each to one use.
     unsafe {
-        MEMORIES.give(Memory::Boot, boot_heap);
-        MEMORIES.give(Memory::Job, job.start as usize..job.end as usize);
+        HEAP.memories.give(Memory::Boot, boot_heap);
+        HEAP.memories
+            .give(Memory::Job, job.start as usize..job.end as usize);
     }
     PLAN.call_once(|| plan);
     Ok(())
@@ -137,10 +137,15 @@ fn direct(physical: &Range<u64>) -> Range<usize> {
 /// # Errors
 /// [`FrameError::Exhausted`].
 pub fn allocate_shared(pages: usize) -> Result<Region, FrameError> {
-    let start = FRAMES.lock().allocate(pages as u64)?;
+    let start = HEAP.frames.lock().allocate(pages as u64)?;
     let region = direct_region(start, pages);
     region.zero(0, region.len());
     Ok(region)
+}
+
+/// Bytes of boot memory that [`allocate_shared`] has left, not all in one run.
+pub fn free_bytes() -> u64 {
+    HEAP.frames.lock().free_frames() * PAGE
 }
 
 /// Takes back a region of [`allocate_shared`] that nobody else can reach.
@@ -149,7 +154,7 @@ pub fn allocate_shared(pages: usize) -> Result<Region, FrameError> {
 /// [`FrameError::NotOurs`], [`FrameError::Fragmented`].
 pub fn free_shared(region: Region) -> Result<(), FrameError> {
     let start = (region.addr() as u64).wrapping_sub(BOOT_WINDOW);
-    FRAMES.lock().free(start, region.page_count() as u64)
+    HEAP.frames.lock().free(start, region.page_count() as u64)
 }
 
 /// The `count` frames from `first` on, which are no RAM of ours: the
@@ -189,17 +194,17 @@ pub fn hole() -> Range<u64> {
 
 /// Makes `which` the memory of all allocations until the guard is dropped.
 pub fn enter(which: Memory) -> Running<'static> {
-    MEMORIES.enter(which)
+    HEAP.memories.enter(which)
 }
 
 /// The memory that allocations go to now.
 pub fn running() -> Memory {
-    MEMORIES.running()
+    HEAP.memories.running()
 }
 
 /// Notes in the head page of job memory where its contents begin.
 pub fn set_job_root<T: 'static>(root: &'static T) {
-    MEMORIES.set_root(Memory::Job, root);
+    HEAP.memories.set_root(Memory::Job, root);
 }
 
 /// All of job memory, head page and all: what a freeze reads and a restore
@@ -222,7 +227,7 @@ pub fn job_memory() -> Region {
 /// The pages of [`job_memory`] that nobody uses, as ranges of page numbers in
 /// rising order. Allocates nothing: names as many as `free` has room for.
 pub fn free_job_memory(free: &mut Vec<Range<usize>>) {
-    MEMORIES.free_pages(Memory::Job, free);
+    HEAP.memories.free_pages(Memory::Job, free);
     let page = |addr: usize| (addr - super::JOB_WINDOW as usize) / PAGE as usize;
     for range in free {
         *range = page(range.start)..page(range.end);
@@ -238,19 +243,19 @@ pub fn adopt_job_memory<T: 'static>() -> Result<&'static T, AdoptError> {
     // SAFETY: job memory lies at the same address in every boot, and the caller
     // has loaded into it what a freeze of this build found there, whole. The
     // former heap's blocks belonged to jobs, of which none was started.
-    unsafe { MEMORIES.adopt(Memory::Job) }
+    unsafe { HEAP.memories.adopt(Memory::Job) }
 }
 
 /// Lets jobs use what an adopted heap does not cover of job memory.
 pub fn grow_job_memory() {
-    MEMORIES.grow(Memory::Job);
+    HEAP.memories.grow(Memory::Job);
 }
 
 /// The part of [`job_memory`] that head page and heap cover: all of it, but for
 /// a heap that was adopted and not grown.
 pub fn job_heap() -> Region {
     let memory = job_memory();
-    let bytes = MEMORIES.top(Memory::Job).saturating_sub(memory.addr());
+    let bytes = HEAP.memories.top(Memory::Job).saturating_sub(memory.addr());
     memory.pages(0, bytes.min(memory.len()) / PAGE as usize)
 }
 
@@ -263,7 +268,7 @@ pub fn empty_job_memory() {
     memory.zero(0, memory.len());
     let start = memory.addr();
     // SAFETY: the same range as in `init`; no job runs.
-    unsafe { MEMORIES.give(Memory::Job, start..start + memory.len()) };
+    unsafe { HEAP.memories.give(Memory::Job, start..start + memory.len()) };
 }
 
 /// `count` contiguous pages of job memory, to be registered with a queue.
@@ -271,7 +276,7 @@ pub fn allocate_job_pages(count: usize) -> Option<Region> {
     let layout = pages_layout(count)?;
     let _job = enter(Memory::Job);
     // SAFETY: the layout is not empty.
-    let base = NonNull::new(unsafe { MEMORIES.alloc_zeroed(layout) })?;
+    let base = NonNull::new(unsafe { HEAP.alloc_zeroed(layout) })?;
     // SAFETY: fresh memory, mapped for ever, accessed through regions only
     // until `free_job_pages`.
     Some(unsafe { Region::new(base, layout.size()) })
@@ -285,7 +290,7 @@ pub fn free_job_pages(region: Region) {
     // SAFETY: the region came from `allocate_job_pages` with this layout (its
     // handle is the proof, and regions of other origin are not of job memory:
     // the allocator ignores what it does not own), and its user gives it up.
-    unsafe { MEMORIES.dealloc(region.addr() as *mut u8, layout) };
+    unsafe { HEAP.dealloc(region.addr() as *mut u8, layout) };
 }
 
 fn pages_layout(count: usize) -> Option<Layout> {
@@ -297,7 +302,7 @@ fn pages_layout(count: usize) -> Option<Layout> {
 
 /// What the heap of `which` did and holds.
 pub fn counts(which: Memory) -> Counts {
-    MEMORIES.counts(which)
+    HEAP.memories.counts(which)
 }
 
 /// Sizes of this boot's memory, in bytes.
@@ -333,7 +338,7 @@ pub fn report() -> Option<Report> {
     let size = |r: &Range<u64>| r.end - r.start;
     Some(Report {
         usable: plan.usable,
-        free_frames: FRAMES.lock().free_frames() * PAGE,
+        free_frames: free_bytes(),
         boot_heap: size(&plan.boot_heap),
         job: size(&plan.job),
     })

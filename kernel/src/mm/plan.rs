@@ -12,16 +12,19 @@ const LOW_MEMORY: u64 = 1 << 20;
 const DIRECT_MAP_END: u64 = 4 << 30;
 /// Boot memory (frames and heap together) is this part of all memory...
 const BOOT_PART: u64 = 16;
-/// ...in a small machine this part, as disks need their rings...
-const SMALL_BOOT_PART: u64 = 8;
-/// ...up to this size: an image shall hold nine tenths of the memory.
+/// ...in a small machine as much as this, as disks need their rings...
 const SMALL_BOOT_BYTES: u64 = 10 << 20;
-/// Boot memory is never less and never more than this.
-const BOOT_BYTES: Range<u64> = 6 << 20..64 << 20;
+/// ...unless all that is not the jobs' would be more than this part: an image
+/// shall hold nine tenths of the memory...
+const REST_PART: u64 = 10;
+/// ...but never less, so that a freeze finds what it works with, and never more
+/// than this.
+const BOOT_BYTES: Range<u64> = 5 << 20..64 << 20;
 /// This part of boot memory is heap, the rest frames: a disk with a large ring
-/// takes 2 MiB of frames, and a tenth of that of heap.
+/// takes 2 MiB of frames, and a tenth of that of heap. Where it is too small, it
+/// has some of the frames.
 const HEAP_PART: u64 = 4;
-/// The heap is never smaller: the table of grants alone may grow to half of it.
+/// The heap is never smaller.
 const HEAP_MIN: u64 = 2 << 20;
 /// Where the hypervisor's own pages go: below the local APIC and what a
 /// toolstack puts at the end of the first 4 GiB.
@@ -118,18 +121,12 @@ impl Plan {
                 })?,
         };
         let too_little = |part| MemoryError::TooLittle { usable, part };
-        let reach = |r: Range<u64>| r.end.min(DIRECT_MAP_END).saturating_sub(r.start);
-        let largest_in_reach = free.iter().map(reach).max().unwrap_or(0);
-        let small = (usable / SMALL_BOOT_PART).min(SMALL_BOOT_BYTES);
-        let boot = (usable / BOOT_PART)
-            .max(small)
-            .min(BOOT_BYTES.end)
-            .min(largest_in_reach / 2);
-        let boot = align_down(boot.max(BOOT_BYTES.start), 2 * PAGE);
         let run = free
-            .take(boot, PAGE, DIRECT_MAP_END)
+            .take(boot_bytes(&free, usable), PAGE, DIRECT_MAP_END)
             .ok_or(too_little("boot memory"))?;
-        let middle = align_down(run.end - (boot / HEAP_PART).max(HEAP_MIN), PAGE);
+        let run = run.start..take_rest(&mut free, run.end)?;
+        let heap = ((run.end - run.start) / HEAP_PART).max(HEAP_MIN);
+        let middle = align_down(run.end - heap, PAGE);
         let job = free
             .iter()
             .map(|r| align_up(r.start, LARGE_PAGE).unwrap_or(r.end)..align_down(r.end, LARGE_PAGE))
@@ -144,6 +141,33 @@ impl Plan {
             hole,
         })
     }
+}
+
+/// How much of what is `free` is to be boot memory.
+fn boot_bytes(free: &Map, usable: u64) -> u64 {
+    let reach = |r: &Range<u64>| r.end.min(DIRECT_MAP_END).saturating_sub(r.start);
+    let largest = free.iter().map(|r| reach(&r)).max().unwrap_or(0);
+    let wanted = (usable / BOOT_PART)
+        .max(SMALL_BOOT_BYTES)
+        .min(BOOT_BYTES.end)
+        .min(largest / 2);
+    // Job memory begins at a large page.
+    let rest = align_down(usable / REST_PART, LARGE_PAGE);
+    let first = free.iter().find(|r| reach(r) >= BOOT_BYTES.start);
+    let most = first.map_or(0, |r| rest.saturating_sub(r.start));
+    align_down(wanted.min(most).max(BOOT_BYTES.start), 2 * PAGE)
+}
+
+/// Takes what follows `end` up to the next large page, which would be nobody's:
+/// the new end.
+fn take_rest(free: &mut Map, end: u64) -> Result<u64, Full> {
+    let next = align_up(end, LARGE_PAGE).unwrap_or(end);
+    let rest = free.iter().find(|r| r.start == end && r.end >= next);
+    if rest.is_none() || next > DIRECT_MAP_END {
+        return Ok(end);
+    }
+    free.remove(&(end..next))?;
+    Ok(next)
 }
 
 /// RAM in whole pages, without what other entries claim.
@@ -199,7 +223,8 @@ mod tests {
 
     use super::*;
 
-    const IMAGE: Range<u64> = 0x10_0000..0x18_1234;
+    /// Where the ELF lies, up to a little beyond 2 MiB.
+    const IMAGE: Range<u64> = 0x10_0000..0x21_8234;
     const MIB: u64 = 1 << 20;
 
     fn ram(start: u64, size: u64) -> MemoryEntry {
@@ -221,18 +246,33 @@ mod tests {
     #[test]
     fn a_usual_guest() {
         let plan = Plan::new(&[ram(0, 128 * MIB)], &[], IMAGE).expect("128 MiB are enough");
-        let start = 0x18_2000;
-        assert_eq!(plan.frames, start..start + 10 * MIB / 4 * 3);
-        assert_eq!(plan.boot_heap, plan.frames.end..start + 10 * MIB);
+        let start = 0x21_9000;
+        assert_eq!(plan.frames.start, start);
+        let heap = plan.boot_heap.end - plan.boot_heap.start;
+        let boot = plan.boot_heap.end - start;
+        assert!(heap * 4 >= boot && heap * 4 < boot + 4 * PAGE, "{plan:x?}");
+        assert_eq!(plan.frames.end, plan.boot_heap.start);
+        assert_eq!(plan.boot_heap.end, 12 * MIB, "nothing is left unused");
         assert_eq!(plan.job, 12 * MIB..128 * MIB);
     }
 
     #[test]
     fn nine_tenths_of_the_memory_are_the_jobs() {
-        for mib in [128, 192, 256, 512, 1024, 2048, 3072] {
+        let sizes = [96, 98, 100, 120, 128, 160, 192, 256, 512, 1024, 2048, 3072];
+        for mib in sizes {
             let plan = Plan::new(&[ram(0, mib * MIB)], &[], IMAGE).expect("enough");
             let job = plan.job.end - plan.job.start;
             assert!(job * 10 >= mib * MIB * 9, "{mib} MiB: {job:#x}");
+        }
+    }
+
+    #[test]
+    fn a_small_guest_has_what_a_freeze_works_with() {
+        for mib in [32, 48, 64, 80, 96] {
+            let plan = Plan::new(&[ram(0, mib * MIB)], &[], IMAGE).expect("enough");
+            assert_eq!(plan.job.start, 8 * MIB, "{mib} MiB");
+            assert_eq!(plan.boot_heap.end, 8 * MIB);
+            assert_eq!(plan.boot_heap.end - plan.boot_heap.start, HEAP_MIN);
         }
     }
 
@@ -276,7 +316,7 @@ mod tests {
         assert_eq!(hole(&[ram(0, 64 * MIB), taken]), 0xf010_0000..0xf020_0000);
         let everywhere = [ram(0, 0xfee0_0000)];
         let plan = Plan::new(&everywhere, &[], IMAGE).expect("enough");
-        assert_eq!(plan.hole, 0x18_2000..0x28_2000);
+        assert_eq!(plan.hole, 0x21_9000..0x31_9000);
         assert_eq!(plan.frames.start, plan.hole.end);
     }
 

@@ -11,7 +11,7 @@ use firn_task::{Instant, Time};
 use serde_json::{Map, Value, json};
 
 use super::host::KernelHost;
-use crate::println;
+use crate::{mm, println};
 
 /// What the line for programs begins with.
 const EVENT: &str = "firn-event";
@@ -46,6 +46,12 @@ fn rate(bytes: u64, time: Option<Duration>) -> Value {
     }
 }
 
+/// The guest's RAM in bytes, and how many per cent of it `bytes` are.
+pub(super) fn part_of_ram(bytes: u64) -> (u64, f64) {
+    let ram = mm::report().map_or(0, |report| report.usable);
+    (ram, bytes as f64 * 100.0 / ram.max(1) as f64)
+}
+
 /// An image is valid, and the machine is about to switch off.
 pub(super) fn frozen(host: &KernelHost, report: &Report) {
     let written = &report.written;
@@ -53,11 +59,13 @@ pub(super) fn frozen(host: &KernelHost, report: &Report) {
     let write = marks.between(Step::WriteChunks, Step::WriteTable);
     let hash = host.main_loop.jobs().audit_wanted.get();
     let hash = hash.then(|| digits(host.memory_hash().hash));
+    let saved = written.pages * PAGE as u64;
+    let (ram, part) = part_of_ram(saved);
     let line = format!(
-        "image {} on {}: {} MiB of memory in {} MiB",
+        "image {} on {}: {} MiB of memory, {part:.1} % of RAM, in {} MiB",
         report.generation.0,
         report.image,
-        (written.pages * PAGE as u64) >> 20,
+        saved >> 20,
         written.bytes >> 20,
     );
     let audit = host.state().audit.borrow();
@@ -66,6 +74,9 @@ pub(super) fn frozen(host: &KernelHost, report: &Report) {
         "disk": host.job_name(report.image),
         "generation": report.generation.0,
         "pages": written.pages,
+        "saved_bytes": saved,
+        "ram_bytes": ram,
+        "saved_percent": part,
         "zero_pages": written.zero,
         "free_pages": written.free,
         "bytes": written.bytes,

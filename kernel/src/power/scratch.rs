@@ -48,16 +48,28 @@ impl<H: Hal> Scratch<H> {
         if pieces.iter().any(|p| p.region.page_count() > Self::LOOK) {
             return Ok(());
         }
-        let sizes = (1..=MOST_CHUNKS).rev();
-        let region = sizes
-            .map(|chunks| Self::LOOK + chunks * CHUNK_PAGES)
-            .find_map(|pages| self.xen.hal.alloc_shared(pages));
+        let region = (1..=MOST_CHUNKS).rev().find_map(|chunks| self.take(chunks));
         pieces.push(Piece {
             disk: None,
             lent: false,
             region: region.ok_or(Fault::NoMemory)?,
         });
         Ok(())
+    }
+
+    /// Memory for so many chunks. More than one only where as much again is left:
+    /// the ring of the image disk and the compressor have to live, too.
+    fn take(&self, chunks: usize) -> Option<Region> {
+        let hal = &self.xen.hal;
+        let region = hal.alloc_shared(Self::LOOK + chunks * CHUNK_PAGES)?;
+        if chunks > 1 {
+            let Some(rest) = hal.alloc_shared(chunks * CHUNK_PAGES) else {
+                hal.free_shared(region);
+                return None;
+            };
+            hal.free_shared(rest);
+        }
+        Some(region)
     }
 
     /// Lends memory to work with a whole image on `disk`.

@@ -153,9 +153,10 @@ impl<D: Device> Store<D> {
         left.try_reserve_exact(table.entries.len())
             .map_err(|_| none)?;
         left.resize(table.entries.len(), 0);
-        let plain = |entry: &RawEntry| matches!(entry.coding, NOTHING | RAW);
-        let codec = match table.seal.is_some() || !table.entries.iter().all(plain) {
-            true => Some(Codec::new(false).ok_or(none)?),
+        let packed = |entry: &RawEntry| !matches!(entry.coding, NOTHING | RAW);
+        let packed = table.entries.iter().any(packed);
+        let codec = match table.seal.is_some() || packed {
+            true => Some(Codec::to_read(packed).ok_or(none)?),
             false => None,
         };
         let mut reader = Reader {

@@ -124,10 +124,13 @@ impl<D: Device> Store<D> {
         let mut length = 0;
         let left = match &mut plan.codec {
             None => scan(memory, chunk, free, page, |bytes| sum.add(bytes)),
-            Some(codec) => scan(memory, chunk, free, page, |bytes| {
-                codec.plain[length..length + PAGE].copy_from_slice(bytes);
-                length += PAGE;
-            }),
+            Some(codec) => {
+                let input = codec.input();
+                scan(memory, chunk, free, page, |bytes| {
+                    input[length..length + PAGE].copy_from_slice(bytes);
+                    length += PAGE;
+                })
+            }
         };
         let entry = &mut chunk.entry;
         match (&mut plan.codec, entry.page_count()) {

@@ -40,14 +40,20 @@ pub struct VbdConfig {
     pub deadline: Duration,
 }
 
+/// A connection for an image has no need of more than 64 requests of 448 KiB at
+/// once, but every page in flight needs a grant, and all that is remembered of
+/// them must fit into a small guest: these fit into 16 frames of the table.
+const IMAGE_RING_ORDER: u32 = 1;
+const IMAGE_SEGMENTS: usize = 112;
+
 impl VbdConfig {
     /// What to negotiate for a purpose.
     pub(super) const fn on(self, terms: Terms) -> Self {
         match terms {
             Terms::Ordinary => self,
             Terms::Image => Self {
-                max_ring_order: super::MAX_RING_ORDER,
-                max_segments: usize::MAX,
+                max_ring_order: IMAGE_RING_ORDER,
+                max_segments: IMAGE_SEGMENTS,
                 persistent: false,
                 ..self
             },
@@ -107,8 +113,8 @@ pub enum Terms {
     /// Jobs: whatever both ends offer, within the configuration.
     Ordinary,
     /// An image: any page of memory may be part of a request without being
-    /// granted for good, and requests are as large and as many as the backend
-    /// can take.
+    /// granted for good, and requests are as large and as many as pay off,
+    /// whatever the configuration says.
     Image,
 }
 

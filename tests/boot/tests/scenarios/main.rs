@@ -8,4 +8,5 @@ mod input;
 mod lives;
 mod machine;
 mod power;
+mod small;
 mod toolstack;

@@ -16,7 +16,8 @@ fn an_image_is_written_over_plain_grants_from_parts_of_one_region() {
     assert_eq!(connected, Ok(()));
     let vbd = world.vbd(0);
     assert_eq!(vbd.state(), Lifecycle::Freezing);
-    assert_eq!(vbd.front.borrow().info().max_transfer, 256 * 4096);
+    assert_eq!(vbd.front.borrow().info().max_transfer, 112 * 4096);
+    assert_eq!(vbd.front.borrow().info().queue_depth, 64);
     let grants = world.machine.live_grants().len();
     let memory = world.machine.alloc_shared(1024).expect("memory");
     memory.copy_in(0, &pattern(5, 1024 * 4096));
