@@ -73,6 +73,8 @@ pub enum Fault {
     Opcode,
     /// The stack overflows.
     Stack,
+    /// Job memory runs full.
+    Heap,
 }
 
 impl Default for Options {
@@ -209,7 +211,8 @@ fn apply(options: &mut Options, word: &str) -> Result<(), Problem> {
                 "null" => Fault::Null,
                 "opcode" => Fault::Opcode,
                 "stack" => Fault::Stack,
-                _ => return Err(Problem::BadValue("panic, null, opcode or stack")),
+                "heap" => Fault::Heap,
+                _ => return Err(Problem::BadValue("panic, null, opcode, stack or heap")),
             });
         }
         _ => return Err(Problem::Unknown),

@@ -159,5 +159,8 @@ fn failed(what: &str, why: &dyn fmt::Display) -> Failed {
 fn panic(info: &PanicInfo<'_>) -> ! {
     // Writing to the emergency console does not fail.
     let _ = writeln!(Emergency, "\nPANIC: {info}");
+    if mm::OutOfMemory::is_told_by(&info.message()) {
+        let _ = writeln!(Emergency, "{}", mm::out_of_memory());
+    }
     power::crash()
 }

@@ -1,9 +1,12 @@
 //! Faults on purpose, so that tests can look at what a person would see.
 
+use alloc::vec;
+use alloc::vec::Vec;
 use core::arch::asm;
 use core::hint::black_box;
 
 use crate::cmdline::Fault;
+use crate::mm::{self, Memory};
 
 /// Goes down in the way asked for.
 pub fn provoke(fault: Fault) -> ! {
@@ -16,6 +19,13 @@ pub fn provoke(fault: Fault) -> ! {
         Fault::Opcode => unsafe { asm!("ud2", options(nostack)) },
         Fault::Stack => {
             black_box(descend(0));
+        }
+        Fault::Heap => {
+            let _job = mm::enter(Memory::Job);
+            let mut blocks = Vec::new();
+            loop {
+                blocks.push(black_box(vec![1_u8; 1 << 20]));
+            }
         }
     }
     unreachable!("the fault did not happen")

@@ -12,7 +12,7 @@ use spin::Once;
 use super::paging::{self, Part};
 use super::{
     AdoptError, Allocator, BOOT_WINDOW, Counts, FrameError, Frames, IMAGE_WINDOW, Memory,
-    MemoryError, PAGE, Plan, Running, Windows, align_up,
+    MemoryError, OutOfMemory, PAGE, Plan, Running, Windows, align_up,
 };
 use crate::bootinfo::{BootInfo, PhysMemory};
 
@@ -303,6 +303,16 @@ fn pages_layout(count: usize) -> Option<Layout> {
 /// What the heap of `which` did and holds.
 pub fn counts(which: Memory) -> Counts {
     HEAP.memories.counts(which)
+}
+
+/// How full the memory is that allocations go to now.
+pub fn out_of_memory() -> OutOfMemory {
+    let which = running();
+    OutOfMemory {
+        which,
+        counts: counts(which),
+        usable: PLAN.get().map_or(0, |plan| plan.usable),
+    }
 }
 
 /// Sizes of this boot's memory, in bytes.

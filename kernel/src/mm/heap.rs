@@ -6,11 +6,12 @@
 //! gone. So the heap has whole frames of the drivers when it has no room itself.
 
 use core::alloc::{GlobalAlloc, Layout};
+use core::fmt::{self, Write};
 use core::ptr::{self, NonNull};
 
 use spin::Mutex;
 
-use super::{Frames, Memories, Memory, PAGE};
+use super::{Counts, Frames, Memories, Memory, PAGE};
 
 /// Both memories and the frames; the kernel has one as its global allocator.
 pub struct Allocator {
@@ -49,6 +50,59 @@ impl Allocator {
         let _boot = self.memories.enter(Memory::Boot);
         // SAFETY: as the caller's.
         unsafe { self.alloc(layout) }
+    }
+}
+
+/// What a person should know when there was no room for a block that could not
+/// be done without: the machine is about to go down.
+pub struct OutOfMemory {
+    /// The memory that the block was for.
+    pub which: Memory,
+    /// That memory.
+    pub counts: Counts,
+    /// RAM that the monitor gave, in bytes.
+    pub usable: u64,
+}
+
+impl OutOfMemory {
+    /// Whether that is what a panic's message says: the words are those of
+    /// Rust's `alloc`.
+    pub fn is_told_by(message: &impl fmt::Display) -> bool {
+        let mut rest = Prefix("memory allocation of ");
+        // It ends early, which is no error here.
+        let _ = write!(rest, "{message}");
+        rest.0.is_empty()
+    }
+}
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, hint) = match self.which {
+            Memory::Job => ("job memory", "or let jobs hold less at a time"),
+            Memory::Boot => ("boot memory", "or fewer disks"),
+        };
+        write!(
+            f,
+            "{name} is full: {} of {} KiB used, in a guest of {} MiB; give the guest more memory, \
+             {hint}",
+            self.counts.used >> 10,
+            self.counts.size >> 10,
+            self.usable >> 20
+        )
+    }
+}
+
+/// Text that is still expected; what is written is compared with it.
+struct Prefix(&'static str);
+
+impl fmt::Write for Prefix {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let common = text.len().min(self.0.len());
+        match self.0.as_bytes().starts_with(&text.as_bytes()[..common]) {
+            true => self.0 = self.0.get(common..).ok_or(fmt::Error)?,
+            false => return Err(fmt::Error),
+        }
+        Ok(())
     }
 }
 
@@ -179,6 +233,30 @@ mod tests {
             assert!((0..layout(6).size()).all(|at| *again.add(at) == 7));
             assert_eq!(allocator.memories.counts(Memory::Job).allocations, 0);
         }
+    }
+
+    #[test]
+    fn a_full_memory_is_told_with_its_size_and_the_remedy() {
+        let said = |bytes| std::format!("memory allocation of {bytes} bytes failed");
+        assert!(OutOfMemory::is_told_by(&said(7)));
+        for other in ["", "memory allocation", "no memory allocation of 7 bytes"] {
+            assert!(!OutOfMemory::is_told_by(&other), "{other}");
+        }
+        let counts = Counts {
+            used: 50 << 20,
+            size: 56 << 20,
+            ..Counts::default()
+        };
+        let full = OutOfMemory {
+            which: Memory::Job,
+            counts,
+            usable: 64 << 20,
+        };
+        assert_eq!(
+            std::format!("{full}"),
+            "job memory is full: 51200 of 57344 KiB used, in a guest of 64 MiB; give the guest \
+             more memory, or let jobs hold less at a time"
+        );
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod paging;
 
 pub use arena::{AdoptError, Counts, Memories, Memory, Running};
 pub use frames::{FrameError, Frames};
-pub use heap::Allocator;
+pub use heap::{Allocator, OutOfMemory};
 pub use plan::{MemoryError, Plan};
 pub use ranges::{Full, RangeSet};
 pub use window::{BOOT_WINDOW, IMAGE_WINDOW, JOB_WINDOW, Windows};
@@ -30,8 +30,8 @@ pub use window::{BOOT_WINDOW, IMAGE_WINDOW, JOB_WINDOW, Windows};
 pub use bare::{
     BootPhysMemory, Report, adopt_job_memory, allocate_job_pages, allocate_shared, boot_memory,
     counts, empty_job_memory, enter, foreign_frames, frame_of, free_bytes, free_job_memory,
-    free_job_pages, free_shared, grow_job_memory, hole, init, job_heap, job_memory, report,
-    running, set_job_root,
+    free_job_pages, free_shared, grow_job_memory, hole, init, job_heap, job_memory, out_of_memory,
+    report, running, set_job_root,
 };
 
 /// Bytes of a page.

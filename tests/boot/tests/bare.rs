@@ -84,6 +84,17 @@ fn a_panic_tells_where() -> Result<()> {
 }
 
 #[test]
+fn a_full_memory_is_told_with_its_size_and_the_remedy() -> Result<()> {
+    let words = [
+        "PANIC: panicked at ",
+        "memory allocation of ",
+        "job memory is full: ",
+        "in a guest of 64 MiB; give the guest more memory",
+    ];
+    says("64", "provoke=heap", &words)
+}
+
+#[test]
 fn a_null_pointer_is_dumped_with_a_hint() -> Result<()> {
     let words = [
         "EXCEPTION 14 (page fault)",
