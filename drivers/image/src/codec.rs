@@ -89,3 +89,17 @@ impl Codec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_only_sealed_takes_one_chunk_of_memory() {
+        let mut codec = Codec::to_write(false).expect("memory");
+        assert_eq!(codec.plain.capacity() + codec.coded.capacity(), CHUNK);
+        codec.input()[..PAGE].fill(7);
+        assert_eq!(codec.encode(PAGE), (RAW, PAGE));
+        assert!(codec.coded[..PAGE].iter().all(|byte| *byte == 7));
+    }
+}

@@ -148,8 +148,7 @@ fn boot_bytes(free: &Map, usable: u64) -> u64 {
     let reach = |r: &Range<u64>| r.end.min(DIRECT_MAP_END).saturating_sub(r.start);
     let largest = free.iter().map(|r| reach(&r)).max().unwrap_or(0);
     let wanted = (usable / BOOT_PART)
-        .max(SMALL_BOOT_BYTES)
-        .min(BOOT_BYTES.end)
+        .clamp(SMALL_BOOT_BYTES, BOOT_BYTES.end)
         .min(largest / 2);
     // Job memory begins at a large page.
     let rest = align_down(usable / REST_PART, LARGE_PAGE);
