@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use firn_boot_tests::{Bench, Event, Scene};
+use firn_boot_tests::{Bench, Event, Scene, again};
 use firn_lab::{Exit, GuestDisk, GuestSpec, Host};
 
 const SOON: Duration = Duration::from_secs(120);
@@ -26,27 +26,29 @@ fn live(scene: &Scene, spec: &GuestSpec) -> Result<String> {
 /// Fills memory, freezes, and looks in another boot whether all is there. The
 /// event of the freeze.
 fn round(memory: u32, options: &str, fill: &str, freeze: &str) -> Result<Event> {
-    let scene = Scene::new(Host::Xen)?;
-    let (data, image) = (scene.bench.disk(512)?, scene.bench.disk(512)?);
-    let spec = |jobs: &str| {
-        GuestSpec::new("firn", Bench::elf())
-            .with_memory(memory)
-            .with_cmdline(&format!(
-                "log=info deadline=20 freeze.deadline=30s {options} -- {jobs}"
-            ))
-            .with_disk(GuestDisk::new(data.name(), "xvda"))
-            .with_disk(GuestDisk::new(image.name(), "xvdb"))
-    };
-    let jobs = format!(
-        "verify disk=xvda size=2M seed=1 {FEW}; {fill}; mem; {freeze}; fill-check; \
+    again(|| {
+        let scene = Scene::new(Host::Xen)?;
+        let (data, image) = (scene.bench.disk(512)?, scene.bench.disk(512)?);
+        let spec = |jobs: &str| {
+            GuestSpec::new("firn", Bench::elf())
+                .with_memory(memory)
+                .with_cmdline(&format!(
+                    "log=info deadline=20 freeze.deadline=30s {options} -- {jobs}"
+                ))
+                .with_disk(GuestDisk::new(data.name(), "xvda"))
+                .with_disk(GuestDisk::new(image.name(), "xvdb"))
+        };
+        let jobs = format!(
+            "verify disk=xvda size=2M seed=1 {FEW}; {fill}; mem; {freeze}; fill-check; \
          verify disk=xvda size=2M seed=1 {FEW} write=no; poweroff"
-    );
-    let console = live(&scene, &spec(&jobs))?;
-    let frozen = Event::last(&console, "frozen").with_context(|| console.clone())?;
-    let console = live(&scene, &spec("crash"))?;
-    Event::last(&console, "restored").with_context(|| console.clone())?;
-    scene.finish()?;
-    Ok(frozen)
+        );
+        let console = live(&scene, &spec(&jobs))?;
+        let frozen = Event::last(&console, "frozen").with_context(|| console.clone())?;
+        let console = live(&scene, &spec("crash"))?;
+        Event::last(&console, "restored").with_context(|| console.clone())?;
+        scene.finish()?;
+        Ok(frozen)
+    })
 }
 
 /// The image of a full guest of 96 MiB holds more than nine tenths of its RAM.
