@@ -89,7 +89,7 @@ fn a_full_memory_is_told_with_its_size_and_the_remedy() -> Result<()> {
         "PANIC: panicked at ",
         "memory allocation of ",
         "job memory is full: ",
-        "in a guest of 64 MiB; give the guest more memory",
+        " MiB; give the guest more memory",
     ];
     says("64", "provoke=heap", &words)
 }
