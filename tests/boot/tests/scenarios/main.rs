@@ -2,6 +2,7 @@
 //! All scenarios share one lab; the host looks at the disk files itself.
 
 mod changed;
+mod complaints;
 mod disks;
 mod hotplug;
 mod input;
