@@ -101,8 +101,7 @@ impl Machine for SimMachine {
                 stats: *front.stats(),
             }
         };
-        let reports = vbds.iter().map(report).collect();
-        reports
+        vbds.iter().map(report).collect()
     }
 
     fn with_queue<T, R>(

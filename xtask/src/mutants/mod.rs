@@ -42,6 +42,7 @@ const BYTES: &str = "drivers/xen/src/byte_ring.rs";
 const CONNECT: &str = "drivers/xen/src/blkfront/connect.rs";
 const REISSUE: &str = "drivers/xen/src/blkfront/reissue.rs";
 const FREEZE: &str = "drivers/xen/src/blkfront/freeze.rs";
+const LIFE: &str = "drivers/xen/src/blkfront/life.rs";
 const BUFFERS: &str = "drivers/xen/src/blkfront/buffers.rs";
 const STORE: &str = "drivers/xen/src/store/mod.rs";
 const MESSAGE: &str = "drivers/xen/src/store/message.rs";
@@ -214,6 +215,30 @@ const DRIVERS: &[Mutant] = &[
         CLOSE,
         "self.check_host(other)?;\n                Err(WhyNot::Connect(error))",
         "self.check_host(other)?;\n                let _ = error; Ok(())",
+    ),
+    mutant(
+        "a request that nobody waits for keeps a disk connected",
+        FREEZE,
+        "self.forget_private(until).await?;",
+        "if self.removed.get() { self.forget_private(until).await?; }",
+    ),
+    mutant(
+        "a connection on other terms passes for the one that was asked for",
+        FREEZE,
+        "self.agreed.get() == self.config.on(terms)",
+        "self.agreed.get() == self.config.on(terms) || true",
+    ),
+    mutant(
+        "a handshake that failed takes back a later wish",
+        LIFE,
+        "if self.wish.get() == wish {",
+        "if self.wish.get() == wish || true {",
+    ),
+    mutant(
+        "a device that goes while it disconnects leaves its grants in force",
+        LIFE,
+        "self.cut(IoError::Gone);\n        self.buffers_came_back().await;",
+        "self.buffers_came_back().await;",
     ),
     mutant(
         "a gate that was shut opens by itself when the device connects",

@@ -2,9 +2,9 @@
 
 use crate::common::*;
 use firn_block::gate::Lifecycle;
-use firn_block::{IoError, Op, Request};
+use firn_block::{IoError, Op, Queue, Request};
 use firn_peers::{BlkOffence, Config, live, pattern};
-use firn_xen::blkfront::{ConnectError, DiskStep, WhyNot};
+use firn_xen::blkfront::{ConnectError, DiskStep, Terms, WhyNot};
 use firn_xen::wire::xenbus::XenbusState;
 use std::rc::Rc;
 
@@ -286,5 +286,110 @@ fn a_reset_of_the_store_at_any_step_of_a_freeze_or_a_thaw_is_survived() {
         world.run_for(SECOND * 60);
         assert_eq!(result.take(), Some(Ok(())), "after {turns} turns");
         assert_works(&mut world, 0);
+    }
+}
+
+#[test]
+fn a_late_answer_to_a_request_that_was_given_up_does_not_keep_a_disk_connected() {
+    for persistent in [false, true] {
+        let mut world = live(Config {
+            persistent,
+            ..Config::default()
+        });
+        world.vbd(0).shut().expect("a live disk");
+        world.backends[0].allow(Some(0));
+        let memory = firn_xen::Hal::alloc_shared(&world.machine, 4).expect("memory");
+        {
+            let vbd = world.vbd(0);
+            let mut front = vbd.front.borrow_mut();
+            let mut queue = front.private();
+            let buffer = queue.register(memory.alias()).expect("grants");
+            let read = Request::data(Op::Read, 0, buffer, 4 * 4096);
+            queue.submit(read).expect("room").abandon();
+            queue.kick();
+        }
+        world.settle();
+        // Not while the backend may still write to the memory.
+        let (disk, until) = (world.vbd(0), in_seconds(&world, 5));
+        let (early, _) = world.finish(async move { disk.disconnect(until).await });
+        let in_flight = 1;
+        assert_eq!(
+            why(early),
+            (DiskStep::Disconnect, WhyNot::Deadline { in_flight })
+        );
+        world.backends[0].allow(None);
+        world.backends[0].look_again();
+        let (disk, until) = (world.vbd(0), in_seconds(&world, 5));
+        let (late, _) = world.finish(async move { disk.disconnect(until).await });
+        assert_eq!(late, Ok(()));
+        assert_nothing_left(&world);
+        // The memory is nobody's, and may be had again.
+        assert_eq!(thaw_now(&mut world, 0), Ok(()));
+        world.vbd(0).shut().expect("a live disk");
+        let again = world.vbd(0).front.borrow_mut().private().register(memory);
+        assert_eq!(again.expect("grants").index(), 0);
+    }
+}
+
+#[test]
+fn a_connection_on_terms_that_nobody_wants_any_more_is_followed_by_one_that_somebody_wants() {
+    // Whether the first handshake ends well or badly.
+    for never_connects in [false, true] {
+        for turns in 1..60 {
+            let mut world = live(Config::default());
+            assert_eq!(freeze_now(&mut world, 0).0, Ok(()));
+            if never_connects {
+                world.backends[0].offend(BlkOffence::NeverConnects);
+            }
+            let (disk, until) = (world.vbd(0), in_seconds(&world, 60));
+            let image = disk.clone();
+            let stop = Rc::new(firn_task::Signal::new());
+            let (signal, seen) = (stop.clone(), stop.seen());
+            world.guest().executor.spawn(async move {
+                let connected = image.connect(Terms::Image, until);
+                let _ = firn_task::race(connected, signal.changed(seen)).await;
+            });
+            for _ in 0..turns {
+                world.turn();
+            }
+            stop.notify();
+            world.turn();
+            let backend = world.backends[0].clone();
+            let task = disk.clone();
+            world.guest().executor.spawn(async move {
+                let _ = task.connect(Terms::Ordinary, until).await;
+            });
+            world.turn();
+            backend.behave();
+            world.run_for(SECOND * 20);
+            assert_eq!(disk.state(), Lifecycle::Freezing, "after {turns} turns");
+            let persistent = world.report(0).features.contains("feature-persistent");
+            assert!(persistent, "after {turns} turns: on the terms of an image");
+            assert_eq!(disk.open(), Ok(()));
+            assert_works(&mut world, 0);
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_goes_while_it_disconnects_leaves_no_grant() {
+    for turns in 0..20 {
+        let mut world = live(Config::default());
+        let kept = world.buffer(0, 4);
+        world.vbd(0).shut().expect("a live disk");
+        let (disk, until) = (world.vbd(0), in_seconds(&world, 5));
+        let task = disk.clone();
+        world.guest().executor.spawn(async move {
+            let _ = task.disconnect(until).await;
+        });
+        for _ in 0..turns {
+            world.turn();
+        }
+        world.backends[0].vanish();
+        world.run_for(SECOND * 60);
+        assert_eq!(world.machine.live_grants(), [], "after {turns} turns");
+        let _ = disk.front.borrow_mut().unregister(kept);
+        world.run_for(SECOND);
+        assert_nothing_left(&world);
     }
 }
