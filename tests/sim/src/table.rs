@@ -272,61 +272,65 @@ impl Stage {
 
     /// The sequence itself, and a while after it.
     fn act(&self) -> Result<Stands, String> {
-        let cut = |Cut| "the machine hangs".to_owned();
-        let (life, boot) = (&self.life, &self.boot);
-        match self.phase {
-            Phase::Freeze | Phase::Thaw => {
-                let ask = Ask {
-                    level: match self.phase {
-                        Phase::Thaw => Level::Verify,
-                        _ => Level::Full,
-                    },
-                    ..Ask::FULL
-                };
-                boot.until_busy(DATA).map_err(cut)?;
-                let frozen = life.freeze(boot, ask).map_err(cut)?;
-                boot.wait(AFTER).map_err(cut)?;
-                let whole = boot.is_live(DATA) && boot.is_live(IMAGE);
-                match frozen {
-                    Ok(Frozen::Off(_)) => Ok(Stands::Frozen),
-                    Ok(Frozen::Thawed(_)) => Ok(Stands::Live),
-                    Err(failure) if failure.standing == Standing::Stopped => Ok(Stands::Stopped),
-                    Err(failure) if boot.parked.get() => Err(failure.to_string()),
-                    Err(_) if whole => Ok(Stands::Live),
-                    Err(_) => Ok(Stands::Without),
-                }
-            }
-            Phase::Restore => {
-                let booted = life.boot(boot, BootOptions::default()).map_err(cut)?;
-                boot.wait(AFTER).map_err(cut)?;
-                let whole = boot.is_live(DATA) && boot.is_live(IMAGE);
-                match booted {
-                    Booted::Restored(_) if boot.parked.get() => Ok(Stands::Stopped),
-                    Booted::Restored(_) if whole => Ok(Stands::Restored),
-                    Booted::Restored(_) => Ok(Stands::Without),
-                    Booted::Refused(_) => Ok(Stands::Refused),
-                    Booted::Cold(_) => Err("it went on cold".into()),
-                }
-            }
-            Phase::Cold => {
-                let fault = boot.injected.take();
-                let options = BootOptions {
-                    image: Choice::None,
-                    ..BootOptions::default()
-                };
-                let Booted::Refused(refused) = life.boot(boot, options).map_err(cut)? else {
-                    return Err("not refused".into());
-                };
-                boot.steps.borrow_mut().clear();
-                boot.inject(fault);
-                let cold = life.cold(boot, refused.undecided).map_err(cut)?;
-                boot.wait(AFTER).map_err(cut)?;
-                match cold {
-                    Ok(_) => Ok(Stands::Live),
-                    Err(_) => Ok(Stands::Refused),
-                }
-            }
-        }
+        let stands = match self.phase {
+            Phase::Freeze => self.freeze(Level::Full),
+            Phase::Thaw => self.freeze(Level::Verify),
+            Phase::Restore => self.restore(),
+            Phase::Cold => self.go_cold(),
+        };
+        stands.map_err(|Cut| "the machine hangs".to_owned())?
+    }
+
+    fn is_whole(&self) -> bool {
+        self.boot.is_live(DATA) && self.boot.is_live(IMAGE)
+    }
+
+    fn freeze(&self, level: Level) -> Result<Result<Stands, String>, Cut> {
+        let boot = &self.boot;
+        boot.until_busy(DATA)?;
+        let ask = Ask { level, ..Ask::FULL };
+        let frozen = self.life.freeze(boot, ask)?;
+        boot.wait(AFTER)?;
+        Ok(match frozen {
+            Ok(Frozen::Off(_)) => Ok(Stands::Frozen),
+            Ok(Frozen::Thawed(_)) => Ok(Stands::Live),
+            Err(failure) if failure.standing == Standing::Stopped => Ok(Stands::Stopped),
+            Err(failure) if boot.parked.get() => Err(failure.to_string()),
+            Err(_) if self.is_whole() => Ok(Stands::Live),
+            Err(_) => Ok(Stands::Without),
+        })
+    }
+
+    fn restore(&self) -> Result<Result<Stands, String>, Cut> {
+        let booted = self.life.boot(&self.boot, BootOptions::default())?;
+        self.boot.wait(AFTER)?;
+        Ok(match booted {
+            Booted::Restored(_) if self.boot.parked.get() => Ok(Stands::Stopped),
+            Booted::Restored(_) if self.is_whole() => Ok(Stands::Restored),
+            Booted::Restored(_) => Ok(Stands::Without),
+            Booted::Refused(_) => Ok(Stands::Refused),
+            Booted::Cold(_) => Err("it went on cold".into()),
+        })
+    }
+
+    fn go_cold(&self) -> Result<Result<Stands, String>, Cut> {
+        let boot = &self.boot;
+        let fault = boot.injected.take();
+        let options = BootOptions {
+            image: Choice::None,
+            ..BootOptions::default()
+        };
+        let Booted::Refused(refused) = self.life.boot(boot, options)? else {
+            return Ok(Err("not refused".into()));
+        };
+        boot.steps.borrow_mut().clear();
+        boot.inject(fault);
+        let cold = self.life.cold(boot, refused.undecided)?;
+        boot.wait(AFTER)?;
+        Ok(Ok(match cold {
+            Ok(_) => Stands::Live,
+            Err(_) => Stands::Refused,
+        }))
     }
 
     /// Whether jobs of a machine that is live really work.
