@@ -101,17 +101,36 @@ fn copy_tree() -> Result<PathBuf> {
         .dir(workspace::root())
         .read()
         .context("cannot list the files")?;
-    for file in files.lines() {
-        copy_if_changed(&workspace::root().join(file), &to.join(file))?;
+    // Some may be deleted in the working tree.
+    let there = files
+        .lines()
+        .filter(|file| workspace::root().join(file).is_file());
+    let copies: BTreeSet<PathBuf> = there.map(|file| to.join(file)).collect();
+    for copy in &copies {
+        let file = workspace::root().join(copy.strip_prefix(&to)?);
+        copy_if_changed(&file, copy)?;
     }
+    remove_others(&to, &copies)?;
     Ok(to)
+}
+
+/// Removes what an earlier copy had: cargo would build a test that is gone.
+fn remove_others(folder: &Path, files: &BTreeSet<PathBuf>) -> Result<()> {
+    let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            remove_others(&path, files)?;
+        } else if !files.contains(&path) {
+            fs::remove_file(&path).with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(())
 }
 
 /// An unchanged file keeps its time, so that cargo does not build it again.
 fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
-    let Ok(bytes) = fs::read(from) else {
-        return Ok(()); // deleted in the working tree
-    };
+    let bytes = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
     if fs::read(to).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
@@ -166,6 +185,20 @@ fn verdict(code: Option<i32>, output: &str) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_loses_what_the_tree_has_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for file in ["a/tests/old.rs", "a/tests/old/main.rs", "b.rs"] {
+            fs::create_dir_all(at(file).parent().unwrap()).unwrap();
+            fs::write(at(file), "").unwrap();
+        }
+        let files = ["a/tests/old/main.rs", "b.rs"].map(at);
+        remove_others(folder.path(), &BTreeSet::from(files.clone())).unwrap();
+        assert!(files.iter().all(|file| file.is_file()));
+        assert!(!at("a/tests/old.rs").exists());
+    }
 
     #[test]
     fn what_tests_print_becomes_a_verdict() {
