@@ -27,6 +27,8 @@ pub const IMAGE: DiskId = DiskId(1);
 const IMAGE_SECTORS: u64 = 4096;
 /// Boots after which something must have come of it.
 const MOST_BOOTS: usize = 8;
+/// Passes in which news of a disk's size have arrived.
+const NEWS: u64 = 40;
 /// Longest time that a freeze or a boot may take, whatever goes wrong.
 const BOUND: Duration = Duration::from_secs(400);
 
@@ -193,7 +195,7 @@ impl Life {
         }
         self.tally(|tally| tally.live_again += 1);
         self.hardware.witness.borrow_mut().thawed();
-        boot.run_for(40)?;
+        boot.run_for(NEWS)?;
         // A machine that lost a disk or a vCPU on the way is booted anew.
         Ok(boot.is_live(DATA) && boot.is_live(IMAGE) && !boot.parked.get())
     }
@@ -213,6 +215,9 @@ impl Life {
             compress: ask.compress,
             ..FreezeOptions::default()
         };
+        if boot.shrink_before_freeze() {
+            boot.run_for(NEWS)?;
+        }
         let host = SimHost(boot.clone());
         let start = boot.now();
         boot.undecided.set(true);

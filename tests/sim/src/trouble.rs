@@ -36,10 +36,16 @@ impl Boot {
     /// Something is to go wrong.
     pub fn inject(&self, fault: Option<Injected>) {
         self.injected.set(fault);
-        // A disk that grows full is so before anybody asks.
-        if self.is_to_be(Step::Check, Kind::NoSpace) {
+    }
+
+    /// A disk that is to be too small for a freeze is so before anybody asks.
+    /// Whether that is so.
+    pub fn shrink_before_freeze(&self) -> bool {
+        let small = self.is_to_be(Step::Check, Kind::NoSpace);
+        if small {
             self.shrink(true, true);
         }
+        small
     }
 
     fn is_to_be(&self, step: Step, kind: Kind) -> bool {
