@@ -27,6 +27,8 @@ use crate::{mm, power};
 /// With fewer bytes of frames than this, rings are at most of this order.
 const MANY_FRAMES: u64 = 6 << 20;
 const SMALL_RING_ORDER: u32 = 1;
+/// With fewer, the connection for an image is a frugal one.
+const IMAGE_FRAMES: u64 = 12 << 20;
 
 /// Brings the machine up and runs the jobs; where `firn-boot` hands over.
 ///
@@ -105,7 +107,9 @@ fn run_on_xen(
 /// of the memory that they share with a freeze.
 fn blk(options: &Options) -> VbdConfig {
     let mut blk = options.blk;
-    if mm::free_bytes() < MANY_FRAMES {
+    let free = mm::free_bytes();
+    blk.frugal = free < IMAGE_FRAMES;
+    if free < MANY_FRAMES {
         blk.max_ring_order = blk.max_ring_order.min(SMALL_RING_ORDER);
     }
     blk

@@ -36,27 +36,34 @@ pub struct VbdConfig {
     pub max_segments: usize,
     /// Whether to offer persistent grants.
     pub persistent: bool,
+    /// Whether memory is short: a connection for an image takes less of it.
+    pub frugal: bool,
     /// How long each step of the backend may take.
     pub deadline: Duration,
 }
 
-/// A connection for an image has no need of more than 64 requests of 448 KiB at
-/// once, but every page in flight needs a grant, and all that is remembered of
-/// them must fit into a small guest: these fit into 16 frames of the table.
-const IMAGE_RING_ORDER: u32 = 1;
-const IMAGE_SEGMENTS: usize = 112;
+/// Every page in flight needs a grant, and all that is remembered of them must
+/// fit into a small guest: 64 requests of 448 KiB fit into 16 frames of the table.
+const FRUGAL_RING_ORDER: u32 = 1;
+const FRUGAL_SEGMENTS: usize = 112;
 
 impl VbdConfig {
     /// What to negotiate for a purpose.
     pub(super) const fn on(self, terms: Terms) -> Self {
         match terms {
             Terms::Ordinary => self,
-            Terms::Image => Self {
-                max_ring_order: IMAGE_RING_ORDER,
-                max_segments: IMAGE_SEGMENTS,
-                persistent: false,
-                ..self
-            },
+            Terms::Image => {
+                let (max_ring_order, max_segments) = match self.frugal {
+                    true => (FRUGAL_RING_ORDER, FRUGAL_SEGMENTS),
+                    false => (super::MAX_RING_ORDER, usize::MAX),
+                };
+                Self {
+                    max_ring_order,
+                    max_segments,
+                    persistent: false,
+                    ..self
+                }
+            }
         }
     }
 }
@@ -67,6 +74,7 @@ impl Default for VbdConfig {
             max_ring_order: super::MAX_RING_ORDER,
             max_segments: usize::MAX,
             persistent: true,
+            frugal: false,
             deadline: Duration::from_secs(5),
         }
     }
@@ -113,8 +121,8 @@ pub enum Terms {
     /// Jobs: whatever both ends offer, within the configuration.
     Ordinary,
     /// An image: any page of memory may be part of a request without being
-    /// granted for good, and requests are as large and as many as pay off,
-    /// whatever the configuration says.
+    /// granted for good, and requests are as large and as many as the backend
+    /// can take, or as a small guest can.
     Image,
 }
 

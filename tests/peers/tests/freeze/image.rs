@@ -2,10 +2,10 @@
 
 use crate::common::*;
 use firn_block::gate::Lifecycle;
-use firn_block::{Completion, Op, Queue, Request, Why};
-use firn_peers::{Config, live, pattern};
+use firn_block::{Completion, Op, PAGE, Queue, Request, Why};
+use firn_peers::{Config, SECTORS, World, live, pattern};
 use firn_xen::Hal;
-use firn_xen::blkfront::{AdoptError, Adopted, DiskStep, Terms};
+use firn_xen::blkfront::{AdoptError, Adopted, DiskStep, Terms, VbdConfig};
 
 #[test]
 fn an_image_is_written_over_plain_grants_from_parts_of_one_region() {
@@ -16,8 +16,7 @@ fn an_image_is_written_over_plain_grants_from_parts_of_one_region() {
     assert_eq!(connected, Ok(()));
     let vbd = world.vbd(0);
     assert_eq!(vbd.state(), Lifecycle::Freezing);
-    assert_eq!(vbd.front.borrow().info().max_transfer, 112 * 4096);
-    assert_eq!(vbd.front.borrow().info().queue_depth, 64);
+    assert_eq!(vbd.front.borrow().info().max_transfer, 256 * 4096);
     let grants = world.machine.live_grants().len();
     let memory = world.machine.alloc_shared(1024).expect("memory");
     memory.copy_in(0, &pattern(5, 1024 * 4096));
@@ -51,6 +50,29 @@ fn an_image_is_written_over_plain_grants_from_parts_of_one_region() {
     assert_eq!(thaw_now(&mut world, 0), Ok(()));
     assert!(world.backends[0].persistent_grants().is_some());
     assert_works(&mut world, 0);
+}
+
+#[test]
+fn an_image_of_a_small_guest_takes_few_grants() {
+    let mut world = World::new();
+    world.plug(Config::default(), SECTORS);
+    world.start(VbdConfig {
+        frugal: true,
+        ..VbdConfig::default()
+    });
+    world.settle();
+    assert_eq!(freeze_now(&mut world, 0).0, Ok(()));
+    let (disk, until) = (world.vbd(0), in_seconds(&world, 5));
+    let (connected, _) = world.finish(async move { disk.connect(Terms::Image, until).await });
+    assert_eq!(connected, Ok(()));
+    let info = world.report(0).info;
+    let pages = info.max_transfer as usize / PAGE;
+    let most = pages * info.queue_depth as usize + world.machine.live_grants().len();
+    assert!(most <= 16 * 512 - 8, "{most} grants: more than 16 frames");
+    assert!(
+        pages * info.queue_depth as usize * PAGE > 16 << 20,
+        "deep enough"
+    );
 }
 
 #[test]
