@@ -28,7 +28,7 @@ use crate::{mm, power};
 const MANY_FRAMES: u64 = 6 << 20;
 const SMALL_RING_ORDER: u32 = 1;
 /// With fewer, the connection for an image is a frugal one.
-const IMAGE_FRAMES: u64 = 12 << 20;
+const IMAGE_FRAMES: u64 = 17 << 19;
 
 /// Brings the machine up and runs the jobs; where `firn-boot` hands over.
 ///

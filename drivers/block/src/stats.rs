@@ -15,6 +15,8 @@ pub struct Stats {
     pub bytes_written: u64,
     /// Requests put on the ring; more than accepted ones where some were split.
     pub ring_requests: u64,
+    /// Responses taken from the ring.
+    pub ring_responses: u64,
     /// Submissions refused because there was no room.
     pub full: u64,
     /// Notifications sent to the host.

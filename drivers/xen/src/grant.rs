@@ -172,6 +172,13 @@ impl Grants {
                 entries: have * ENTRIES_PER_FRAME,
             });
         }
+        let (old, new) = (have * ENTRIES_PER_FRAME, want * ENTRIES_PER_FRAME);
+        // Room for all of them: ending a grant never allocates. Without it,
+        // requests wait for the grants that there are.
+        let (entries, free) = (new as usize - old as usize, new as usize - table.free.len());
+        let none = GrantError::Exhausted { entries: old };
+        table.entries.try_reserve_exact(entries).map_err(|_| none)?;
+        table.free.try_reserve_exact(free).map_err(|_| none)?;
         for frame in (have..want).rev() {
             let map = AddToPhysmap {
                 domid: DomId::SELF.0,
@@ -183,7 +190,6 @@ impl Grants {
             hal.hypercall(Hypercall::AddToPhysmap(&map))
                 .map_err(GrantError::Grow)?;
         }
-        let (old, new) = (have * ENTRIES_PER_FRAME, want * ENTRIES_PER_FRAME);
         let free = Entry {
             gfn: Gfn(0),
             domain: DomId(0),
@@ -191,9 +197,6 @@ impl Grants {
             state: EntryState::Free,
         };
         table.entries.resize(new as usize, free);
-        // Room for all of them: ending a grant never allocates.
-        let missing = new as usize - table.free.len();
-        table.free.reserve(missing);
         table.free.extend((old.max(RESERVED_ENTRIES)..new).rev());
         Ok(())
     }

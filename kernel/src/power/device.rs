@@ -20,7 +20,7 @@ pub struct VbdDevice<H: Hal> {
     xen: Rc<Xen<H>>,
     vbd: Rc<Vbd<H>>,
     looks: Cell<u32>,
-    completed: Cell<u64>,
+    answered: Cell<u64>,
 }
 
 impl<H: Hal> VbdDevice<H> {
@@ -29,15 +29,16 @@ impl<H: Hal> VbdDevice<H> {
             xen: xen.clone(),
             vbd,
             looks: Cell::new(0),
-            completed: Cell::new(0),
+            answered: Cell::new(0),
         }
     }
 
-    /// Whether the disk completed something since this was last asked.
+    /// Whether the disk answered something since this was last asked, be it a part
+    /// of a request.
     fn moved(&self) -> bool {
         let front = self.vbd.front.try_borrow();
-        let completed = front.map_or(0, |front| front.stats().completed);
-        self.completed.replace(completed) != completed
+        let answered = front.map_or(0, |front| front.stats().ring_responses);
+        self.answered.replace(answered) != answered
     }
 
     /// Asks for the disk's event; `None` if there is something to take by now,

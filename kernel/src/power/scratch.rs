@@ -57,13 +57,13 @@ impl<H: Hal> Scratch<H> {
         Ok(())
     }
 
-    /// Memory for so many chunks. More than one only where as much again is left:
+    /// Memory for so many chunks. More than one only where more than that is left:
     /// the ring of the image disk and the compressor have to live, too.
     fn take(&self, chunks: usize) -> Option<Region> {
         let hal = &self.xen.hal;
         let region = hal.alloc_shared(Self::LOOK + chunks * CHUNK_PAGES)?;
         if chunks > 1 {
-            let Some(rest) = hal.alloc_shared(chunks * CHUNK_PAGES) else {
+            let Some(rest) = hal.alloc_shared((chunks + 2) * CHUNK_PAGES) else {
                 hal.free_shared(region);
                 return None;
             };

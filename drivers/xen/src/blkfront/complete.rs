@@ -26,6 +26,7 @@ impl<H: Hal> Front<H> {
             for _ in 0..waiting {
                 let Some(link) = &mut self.link else { return };
                 let response = link.ring.reap();
+                self.stats.ring_responses += 1;
                 if let Err(offence) = self.take_response(response) {
                     return self.fail(offence);
                 }
