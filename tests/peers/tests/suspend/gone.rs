@@ -1,0 +1,34 @@
+//! Disks that go while hosts change.
+
+use super::*;
+
+/// Found by the fuzzer: the resume that a second suspend finds under way is of
+/// a disk that was about to close, and then goes altogether.
+#[test]
+fn a_disk_that_goes_in_the_middle_of_all_ends_everything_once() {
+    for turns in 0..12 {
+        let mut world = live(Config::default());
+        world.backends[0].allow(Some(0));
+        let tokens = load(&world, 16);
+        world.backends[0].close();
+        for _ in 0..5 {
+            world.turn();
+        }
+        migrate(&mut world, Config::default());
+        for _ in 0..turns {
+            world.turn();
+        }
+        let vbd = world.vbd(0);
+        let _ = world.suspend_in_vain();
+        world.backends[0].unplug();
+        world.run_for(LONG);
+        world.backends[0].vanish();
+        world.run_for(LONG);
+        let mut done = Vec::new();
+        vbd.front
+            .borrow_mut()
+            .poll(usize::MAX, &mut |completion| done.push(completion));
+        settle(tokens, done);
+        assert_eq!(world.machine.violations(), [], "{turns}");
+    }
+}
