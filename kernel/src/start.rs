@@ -62,7 +62,10 @@ fn bring_up(
     console::set_level(options.log);
     mm::init(&boot).map_err(|e| failed("memory", &e))?;
     match hypervisor {
-        Hypervisor::Xen { .. } => run_on_xen(&boot, &options, jobs, entry_tsc),
+        Hypervisor::Xen { imitated, .. } => {
+            host::xen::want_upcall(imitated);
+            run_on_xen(&boot, &options, jobs, entry_tsc)
+        }
         other => {
             banner(&boot, &options, format_args!("{other}"));
             log::error!("this is {other}, and firn drives only Xen: start it by `xl create`");

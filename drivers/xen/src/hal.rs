@@ -75,6 +75,20 @@ pub trait HalExt: Hal {
         Ok(param.value)
     }
 
+    /// Sets an HVM parameter of this domain.
+    ///
+    /// # Errors
+    /// As [`Hal::hypercall`].
+    fn set_hvm_param(&self, index: u32, value: u64) -> Result<(), Errno> {
+        let param = hvm::Param {
+            domid: crate::wire::DomId::SELF.0,
+            pad: 0,
+            index,
+            value,
+        };
+        self.hypercall(Hypercall::SetParam(&param)).map(|_| ())
+    }
+
     /// Sends an event to the other end of a port.
     ///
     /// # Errors

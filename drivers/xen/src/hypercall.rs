@@ -22,6 +22,8 @@ pub enum Hypercall<'a> {
     AddToPhysmap(&'a memory::AddToPhysmap),
     /// `HVMOP_get_param`.
     GetParam(&'a mut hvm::Param),
+    /// `HVMOP_set_param`.
+    SetParam(&'a hvm::Param),
     /// `EVTCHNOP_alloc_unbound`.
     AllocUnbound(&'a mut event_channel::AllocUnbound),
     /// `EVTCHNOP_bind_virq`.
@@ -109,6 +111,7 @@ impl<'a> Hypercall<'a> {
                 op(HYPERCALL_MEMORY_OP, memory::OP_ADD_TO_PHYSMAP, input(*arg))
             }
             Self::GetParam(arg) => op(HYPERCALL_HVM_OP, hvm::OP_GET_PARAM, out(*arg)),
+            Self::SetParam(arg) => op(HYPERCALL_HVM_OP, hvm::OP_SET_PARAM, input(*arg)),
             Self::AllocUnbound(arg) => event(event_channel::OP_ALLOC_UNBOUND, out(*arg)),
             Self::BindVirq(arg) => event(event_channel::OP_BIND_VIRQ, out(*arg)),
             Self::ClosePort(arg) => event(event_channel::OP_CLOSE, input(*arg)),

@@ -23,11 +23,13 @@ use super::machine::Input;
 use super::{Alarm, Names, Rest};
 use crate::arch::FirstCpu;
 use crate::clock;
-use crate::host::xen::XenHal;
+use crate::host::xen::{self, XenHal};
 use crate::mm::{self, Memory};
 use crate::power::{self, Disks, PowerState};
 
 const FIRST_VCPU: u32 = 0;
+/// A wake-up that was lost below the hypervisor costs no more than this.
+const LONGEST_REST: Duration = Duration::from_millis(500);
 /// Completions handed out by one disk in one pass.
 const BUDGET: usize = 64;
 
@@ -117,7 +119,7 @@ impl MainLoop {
         let timer = bind_timer(&self.xen).map_err(|_| "Xen gives no timer")?;
         self.timer.set(timer);
         self.alarm.fired();
-        Ok(())
+        xen::set_upcall(&self.xen).map_err(|_| "an upcall vector was refused")
     }
 
     /// The console, if there is one.
@@ -270,7 +272,8 @@ impl MainLoop {
     /// again: a deadline that has just come makes the timer fire at once.
     fn rest(&self) {
         let now = Instant::from_nanos(clock::latest_ns());
-        let deadlines = [self.xen.next_deadline(), self.job_deadline()];
+        let longest = Some(now + LONGEST_REST);
+        let deadlines = [self.xen.next_deadline(), self.job_deadline(), longest];
         let deadline = deadlines.into_iter().flatten().min();
         let rest = self.alarm.rest(now, deadline);
         if let Rest::SetTimerAndHalt(at) = rest

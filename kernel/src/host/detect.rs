@@ -11,6 +11,8 @@ const FIRST: u32 = 0x4000_0000;
 const STEP: u32 = 0x100;
 const BASES: u32 = 256;
 const HYPERVISOR_BIT: u32 = 1 << 31;
+/// In leaf 4 of Xen's, EAX.
+const DOMID_PRESENT: u32 = 1 << 4;
 
 /// What CPUID says of the hypervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,9 @@ pub enum Hypervisor {
         base: u32,
         /// Major and minor version.
         version: (u16, u16),
+        /// It does not tell the guest its domain id, as Xen does since 4.10
+        /// (`XEN_HVM_CPUID_DOMID_PRESENT`): another hypervisor imitates Xen.
+        imitated: bool,
     },
     /// Microsoft's Hyper-V interface.
     HyperV,
@@ -43,7 +48,11 @@ pub fn detect(cpuid: impl Fn(u32) -> [u32; 4]) -> Hypervisor {
         if signature(cpuid(base)) == *b"XenVMMXenVMM" {
             let version = cpuid(base + 1)[0];
             let version = ((version >> 16) as u16, version as u16);
-            return Hypervisor::Xen { base, version };
+            return Hypervisor::Xen {
+                base,
+                version,
+                imitated: cpuid(base + 4)[0] & DOMID_PRESENT == 0,
+            };
         }
     }
     match signature(cpuid(FIRST)) {
@@ -95,6 +104,9 @@ mod tests {
                     if leaf == base + 1 {
                         return [4 << 16 | 20, 0, 0, 0];
                     }
+                    if leaf == base + 4 {
+                        return [DOMID_PRESENT, 0, 7, 0];
+                    }
                 }
                 [0; 4]
             }
@@ -106,6 +118,7 @@ mod tests {
         let xen = Hypervisor::Xen {
             base: FIRST,
             version: (4, 20),
+            imitated: false,
         };
         assert_eq!(cpu(true, &[(FIRST, b"XenVMMXenVMM")]), xen);
         assert_eq!(xen.to_string(), "Xen 4.20");
@@ -119,9 +132,28 @@ mod tests {
             cpu(true, &both),
             Hypervisor::Xen {
                 base: FIRST + STEP,
-                version: (4, 20)
+                version: (4, 20),
+                imitated: false,
             }
         );
+    }
+
+    #[test]
+    fn an_imitation_of_xen_is_told_from_xen() {
+        // As QEMU 10.0 does it over KVM.
+        let found = detect(|leaf| match leaf {
+            1 => [0, 0, HYPERVISOR_BIT, 0],
+            FIRST => [FIRST + 4, 0x566e_6558, 0x6558_4d4d, 0x4d4d_566e],
+            0x4000_0001 => [0x4_0011, 0, 0, 0],
+            0x4000_0004 => [0x4f, 0, 0, 0],
+            _ => [0; 4],
+        });
+        let imitation = Hypervisor::Xen {
+            base: FIRST,
+            version: (4, 17),
+            imitated: true,
+        };
+        assert_eq!(found, imitation);
     }
 
     #[test]

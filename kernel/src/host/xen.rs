@@ -2,17 +2,17 @@
 
 use alloc::rc::Rc;
 use core::mem::offset_of;
-use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64};
 
 use firn_block::shm::Region;
 use firn_task::Instant;
-use firn_xen::hal::{Fixed, FixedFrames};
+use firn_xen::hal::{Fixed, FixedFrames, HalExt};
 use firn_xen::hypercall::Hypercall;
-use firn_xen::wire::Gfn;
 use firn_xen::wire::errno::Errno;
 use firn_xen::wire::misc::{SchedShutdown, ShutdownReason};
 use firn_xen::wire::shared_info::{SharedInfo, VcpuInfo, VcpuTimeInfo};
+use firn_xen::wire::{Gfn, hvm};
 use firn_xen::{Hal, SetupError, Xen};
 use spin::Once;
 
@@ -20,6 +20,9 @@ use crate::arch::{cpu, hypercall};
 use crate::clock::{self, Sample, Source, Torn, read_stable};
 use crate::mm::{self, PAGE};
 use crate::power::{self, Stop};
+
+/// Any vector above the exceptions'.
+const UPCALL_VECTOR: u64 = 0x20;
 
 /// The machine as the Xen drivers see it.
 pub struct XenHal;
@@ -150,7 +153,8 @@ pub fn init() {
     power::set_host(shutdown);
 }
 
-/// Sets up the hypervisor's pages and the clock. The clock's zero is when the TSC read `entry_tsc`.
+/// Sets up the hypervisor's pages and the clock. The clock's zero is when the
+/// TSC read `entry_tsc`.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -163,7 +167,27 @@ pub fn connect(entry_tsc: u64) -> Result<Rc<Xen<XenHal>>, ConnectError> {
     });
     let sample = clock.sample().map_err(|Torn| ConnectError::Clock)?;
     clock::start(clock, sample.ns_at(entry_tsc));
+    set_upcall(&xen).map_err(ConnectError::Upcall)?;
     Ok(xen)
+}
+
+/// Whether [`set_upcall`] has anything to do.
+static WANTS_UPCALL: AtomicBool = AtomicBool::new(false);
+
+/// Before [`connect`], where Xen is imitated: an upcall vector is wanted.
+pub fn want_upcall(imitated: bool) {
+    WANTS_UPCALL.store(imitated, Relaxed);
+}
+
+/// Gives an imitation of Xen an upcall vector, which is never taken (interrupts are off): only
+/// then does QEMU leave event channels to KVM, and only KVM wakes a vCPU that
+/// waits in `SCHEDOP_poll`. Xen needs none.
+pub(crate) fn set_upcall(xen: &Xen<XenHal>) -> Result<(), Errno> {
+    if !WANTS_UPCALL.load(Relaxed) {
+        return Ok(());
+    }
+    let vector = hvm::CALLBACK_TYPE_VECTOR | UPCALL_VECTOR;
+    xen.hal.set_hvm_param(hvm::PARAM_CALLBACK_IRQ, vector)
 }
 
 /// The hypervisor could not be set up.
@@ -173,6 +197,8 @@ pub enum ConnectError {
     Pages(SetupError),
     /// Its time record never holds still.
     Clock,
+    /// The vector of event upcalls.
+    Upcall(Errno),
 }
 
 impl core::fmt::Display for ConnectError {
@@ -183,6 +209,7 @@ impl core::fmt::Display for ConnectError {
                 f,
                 "the time record in the shared info page never holds still"
             ),
+            Self::Upcall(errno) => write!(f, "an upcall vector was refused: {errno}"),
         }
     }
 }

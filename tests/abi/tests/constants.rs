@@ -92,13 +92,16 @@ const NUMBERS: &[Row] = rows! {
         grant_table::OP_QUERY_SIZE => "GNTTABOP_query_size",
     }
     "hvm/hvm_op.h" {
+        hvm::OP_SET_PARAM => "HVMOP_set_param",
         hvm::OP_GET_PARAM => "HVMOP_get_param",
     }
     "hvm/params.h" {
+        hvm::PARAM_CALLBACK_IRQ => "HVM_PARAM_CALLBACK_IRQ",
         hvm::PARAM_STORE_PFN => "HVM_PARAM_STORE_PFN",
         hvm::PARAM_STORE_EVTCHN => "HVM_PARAM_STORE_EVTCHN",
         hvm::PARAM_CONSOLE_PFN => "HVM_PARAM_CONSOLE_PFN",
         hvm::PARAM_CONSOLE_EVTCHN => "HVM_PARAM_CONSOLE_EVTCHN",
+        hvm::CALLBACK_TYPE_VECTOR => "(uint64_t)HVM_PARAM_CALLBACK_TYPE_VECTOR << 56",
     }
     "io/console.h" {
         console::IN_SIZE => "sizeof(((struct xencons_interface *)0)->in)",
@@ -201,7 +204,7 @@ const OPEN: &[Row] = open_rows! {
 };
 
 /// Constants of `wire` that no C expression gives a number for.
-const WITHOUT_NUMBER: &[&str] = &["LAYOUTS", "PROTOCOL"];
+const WITHOUT_NUMBER: &[&str] = &["LAYOUTS", "PROTOCOL", "MAX_PORTS"];
 
 #[test]
 fn numbers_are_those_of_c() {

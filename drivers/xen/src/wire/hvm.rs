@@ -2,9 +2,13 @@
 
 use super::layout;
 
+/// `HVMOP_set_param`.
+pub const OP_SET_PARAM: u32 = 0;
 /// `HVMOP_get_param`.
 pub const OP_GET_PARAM: u32 = 1;
 
+/// `HVM_PARAM_CALLBACK_IRQ`.
+pub const PARAM_CALLBACK_IRQ: u32 = 0;
 /// `HVM_PARAM_STORE_PFN`.
 pub const PARAM_STORE_PFN: u32 = 1;
 /// `HVM_PARAM_STORE_EVTCHN`.
@@ -13,6 +17,10 @@ pub const PARAM_STORE_EVTCHN: u32 = 2;
 pub const PARAM_CONSOLE_PFN: u32 = 17;
 /// `HVM_PARAM_CONSOLE_EVTCHN`.
 pub const PARAM_CONSOLE_EVTCHN: u32 = 18;
+
+/// `HVM_PARAM_CALLBACK_TYPE_VECTOR` in bits 63:56: the low byte is a vector
+/// that every vCPU takes its own upcalls on.
+pub const CALLBACK_TYPE_VECTOR: u64 = 2 << 56;
 
 /// `struct xen_hvm_param`.
 #[derive(Clone, Copy, Debug)]

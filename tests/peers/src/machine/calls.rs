@@ -30,6 +30,7 @@ kinds!(
     ConsoleWrite,
     AddToPhysmap,
     GetParam,
+    SetParam,
     AllocUnbound,
     BindVirq,
     ClosePort,
@@ -101,6 +102,7 @@ impl FakeMachine {
             Hypercall::ConsoleWrite(text) => self.xen_console.borrow_mut().extend(text),
             Hypercall::AddToPhysmap(arg) => self.add_to_physmap(arg)?,
             Hypercall::GetParam(arg) => arg.value = self.get_param(arg)?,
+            Hypercall::SetParam(arg) => self.set_param(arg)?,
             Hypercall::AllocUnbound(arg) => self.events.borrow_mut().alloc_unbound(arg)?,
             Hypercall::BindVirq(arg) => self.events.borrow_mut().bind_virq(arg)?,
             Hypercall::ClosePort(arg) => {
@@ -146,6 +148,15 @@ impl FakeMachine {
     fn get_param(&self, arg: &hvm::Param) -> Result<u64, Errno> {
         let value = self.params.borrow().get(&arg.index).copied();
         value.ok_or(Errno::EINVAL)
+    }
+
+    fn set_param(&self, arg: &hvm::Param) -> Result<(), Errno> {
+        // The toolstack's parameters are not the guest's to change.
+        if arg.index != hvm::PARAM_CALLBACK_IRQ {
+            return Err(Errno::EPERM);
+        }
+        self.params.borrow_mut().insert(arg.index, arg.value);
+        Ok(())
     }
 
     fn query_grants(&self, arg: &mut grant_table::QuerySize) -> Result<(), Errno> {
