@@ -2,6 +2,7 @@
 //! do what the input says.
 
 use arbitrary::{Arbitrary, Unstructured};
+use firn_block::gate::Lifecycle;
 use firn_block::{Buffer, DiskId, Op, Queue, Request, TokenId};
 use firn_peers::{
     BlkBack, BlkOffence, CallKind, Config, DiscardConfig, FakeMachine, NewDisk, Order, Publish,
@@ -248,9 +249,22 @@ impl Case {
     }
 
     fn rest(&mut self) {
-        let busy = (0..MOST_TURNS).take_while(|_| self.world.turn()).count();
+        let turn = |_: &usize| {
+            self.take_what_is_drained();
+            self.world.turn()
+        };
+        let busy = (0..MOST_TURNS).take_while(turn).count();
         assert!(busy < MOST_TURNS, "guest and host never come to rest");
         let _ = self.vbd();
+    }
+
+    /// A disk that is drained has its completions taken by the main loop.
+    fn take_what_is_drained(&mut self) {
+        for device in 0..self.vbds.len() {
+            if self.vbds[device].state() == Lifecycle::Freezing {
+                self.poll(device, usize::MAX);
+            }
+        }
     }
 
     /// Lets time pass, with a rest at every deadline.
