@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use firn_lab::{Exit, Guest, GuestDisk, GuestSpec, Host, LogMark};
 use serde_json::Value;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, Lent};
 use crate::results::JobResult;
 use crate::verify;
 
@@ -81,6 +81,17 @@ impl Scene {
             live.result(UP)?.into_ok()?;
         }
         Ok(live)
+    }
+
+    /// Two emptied disks, and how a guest gets them: as `xvda` and `xvdb`.
+    ///
+    /// # Errors
+    /// All are lent.
+    pub fn two_disks(&self) -> Result<([Lent<'static>; 2], [GuestDisk; 2])> {
+        let lent = [self.bench.disk(512)?, self.bench.disk(512)?];
+        let disks = [(0, "xvda"), (1, "xvdb")];
+        let disks = disks.map(|(at, vdev)| GuestDisk::new(lent[at].name(), vdev));
+        Ok((lent, disks))
     }
 
     /// Starts firn with these jobs, and waits for nothing.

@@ -2,10 +2,18 @@
 
 use crate::blkback::Config;
 use crate::world::World;
-use firn_block::{IoError, Op, Queue, Request, Unregistered, Why};
+use firn_block::{Completion, IoError, Op, Queue, Request, Unregistered, Why};
 
 /// Sectors of the disks that most tests use: 8 MiB.
 pub const SECTORS: u64 = 1 << 14;
+
+/// Everything that a queue has completed.
+#[must_use]
+pub fn completions(queue: &mut dyn Queue) -> Vec<Completion> {
+    let mut done = Vec::new();
+    queue.poll(usize::MAX, &mut |completion| done.push(completion));
+    done
+}
 
 /// Bytes that differ from place to place and from seed to seed.
 #[must_use]

@@ -21,7 +21,7 @@ mod world;
 pub use blkback::{
     BlkBack, BlkOffence, Config, Counters, DiscardConfig, Disk, DiskOp, Order, Publish,
 };
-pub use io::{SECTORS, live, pattern};
+pub use io::{SECTORS, completions, live, pattern};
 pub use machine::{
     CallKind, Channel, FakeMachine, GUEST, GrantError, HOST, MAX_GRANT_FRAMES, Mapping, Violation,
 };

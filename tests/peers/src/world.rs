@@ -3,6 +3,7 @@
 
 use crate::Peer;
 use crate::blkback::{BlkBack, Config, Disk};
+use crate::io::completions;
 use crate::machine::FakeMachine;
 use crate::store::XenStored;
 use firn_block::gate::Lifecycle;
@@ -339,7 +340,7 @@ impl World {
         for _ in 0..MOST_TURNS {
             let armed = {
                 let mut front = vbd.front.borrow_mut();
-                front.poll(usize::MAX, &mut |completion| done.push(completion));
+                done.extend(completions(&mut *front));
                 if front.in_flight() == 0 {
                     return done;
                 }

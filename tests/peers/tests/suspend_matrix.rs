@@ -2,8 +2,10 @@
 //! flight and how far it had come are chosen by a seed, which is printed.
 //! `FIRN_SEED` and `FIRN_CASES` choose others.
 
-use firn_block::{Completion, IoError, Op, Queue, Request, Token, Why};
-use firn_peers::{Config, DiscardConfig, Disk, NewDisk, Order, SECTORS, World, live, pattern};
+use firn_block::{Completion, IoError, Op, Request, Token, Why};
+use firn_peers::{
+    Config, DiscardConfig, Disk, NewDisk, Order, SECTORS, World, completions, live, pattern,
+};
 use firn_xen::Hal;
 use firn_xen::suspend::Suspended;
 use firn_xen::wire::DomId;
@@ -193,11 +195,8 @@ fn one_case(seed: u64) {
     }];
     assert_eq!(world.migrate(new, carried_out), Ok(Suspended::Resumed));
     disk.set_capacity(capacity);
-    let mut done = Vec::new();
     let vbd = world.vbd(0);
-    vbd.front
-        .borrow_mut()
-        .poll(usize::MAX, &mut |completion| done.push(completion));
+    let mut done = completions(&mut *vbd.front.borrow_mut());
     let answered: Vec<_> = done.iter().map(|done| done.token).collect();
     // While the new host connects.
     for _ in 0..random.below(6) {

@@ -12,11 +12,7 @@ use firn_lab::{GuestDisk, Host, sha256_file};
 fn two_disks_at_once() -> Result<()> {
     again(|| {
         let scene = Scene::new(Host::Xen)?;
-        let (a, b) = (scene.bench.disk(512)?, scene.bench.disk(512)?);
-        let disks = [
-            GuestDisk::new(a.name(), "xvda"),
-            GuestDisk::new(b.name(), "xvdb"),
-        ];
+        let ([a, b], disks) = scene.two_disks()?;
         let live = scene.boot("", &disks)?;
         let first = "verify disk=xvda size=16M seed=1";
         live.verify(first, a.file())?;

@@ -36,11 +36,7 @@ fn accounted(result: &JobResult) -> Result<u64> {
 fn a_disk_is_detached_under_load() -> Result<()> {
     again(|| {
         let scene = Scene::new(Host::Xen)?;
-        let (a, b) = (scene.bench.disk(512)?, scene.bench.disk(512)?);
-        let disks = [
-            GuestDisk::new(a.name(), "xvda"),
-            GuestDisk::new(b.name(), "xvdb"),
-        ];
+        let ([a, b], disks) = scene.two_disks()?;
         let live = scene.boot("", &disks)?;
         load(&live, "xvda", 120)?;
         live.guest.detach("xvda")?;

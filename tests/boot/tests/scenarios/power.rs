@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use firn_boot_tests::disks::flip_byte;
 use firn_boot_tests::{Live, Scene, again};
-use firn_lab::{Exit, GuestDisk, Host};
+use firn_lab::{Exit, Host};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -25,11 +25,7 @@ fn event(live: &Live, name: &str) -> Result<Value> {
 fn a_job_goes_on_in_another_boot() -> Result<()> {
     again(|| {
         let scene = Scene::new(Host::Xen)?;
-        let (data, image) = (scene.bench.disk(512)?, scene.bench.disk(512)?);
-        let disks = [
-            GuestDisk::new(data.name(), "xvda"),
-            GuestDisk::new(image.name(), "xvdb"),
-        ];
+        let ([data, _image], disks) = scene.two_disks()?;
         let first = scene.boot("", &disks)?;
         first.verify("verify disk=xvda size=8M seed=5", data.file())?;
         first.begin("freeze image=xvdb --audit")?;
@@ -62,11 +58,7 @@ fn a_job_goes_on_in_another_boot() -> Result<()> {
 fn a_damaged_image_waits_for_a_decision() -> Result<()> {
     again(|| {
         let scene = Scene::new(Host::Xen)?;
-        let (data, image) = (scene.bench.disk(512)?, scene.bench.disk(512)?);
-        let disks = [
-            GuestDisk::new(data.name(), "xvda"),
-            GuestDisk::new(image.name(), "xvdb"),
-        ];
+        let ([data, image], disks) = scene.two_disks()?;
         let first = scene.boot("", &disks)?;
         first.begin("freeze image=xvdb then=poweroff")?;
         event(&first, "frozen")?;

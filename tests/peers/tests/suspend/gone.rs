@@ -24,10 +24,7 @@ fn a_disk_that_goes_in_the_middle_of_all_ends_everything_once() {
         world.run_for(LONG);
         world.backends[0].vanish();
         world.run_for(LONG);
-        let mut done = Vec::new();
-        vbd.front
-            .borrow_mut()
-            .poll(usize::MAX, &mut |completion| done.push(completion));
+        let done = completions(&mut *vbd.front.borrow_mut());
         settle(tokens, done);
         assert_eq!(world.machine.violations(), [], "{turns}");
     }

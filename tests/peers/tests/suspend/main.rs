@@ -7,7 +7,8 @@ mod late;
 use firn_block::gate::Lifecycle;
 use firn_block::{Completion, IoError, Op, Queue, Request, Token, Why};
 use firn_peers::{
-    BlkOffence, Config, DiscardConfig, Disk, DiskOp, NewDisk, SECTORS, World, live, pattern,
+    BlkOffence, Config, DiscardConfig, Disk, DiskOp, NewDisk, SECTORS, World, completions, live,
+    pattern,
 };
 use firn_xen::Hal;
 use firn_xen::blkfront::{ConnectError, DiskStep, VbdConfig};
@@ -312,10 +313,7 @@ fn a_disk_that_is_not_there_any_more_ends_everything_once() {
     tokens.push(write(&world, 50, 0, 1));
     let vbd = world.vbd(0);
     world.run_for(LONG);
-    let mut done = Vec::new();
-    vbd.front
-        .borrow_mut()
-        .poll(usize::MAX, &mut |completion| done.push(completion));
+    let mut done = completions(&mut *vbd.front.borrow_mut());
     for completion in &mut done {
         let buffer = completion.request.buffer.take();
         if let Some(buffer) = buffer {
