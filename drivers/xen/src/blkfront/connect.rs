@@ -174,7 +174,7 @@ impl<H: Hal> Vbd<H> {
             indirect: None,
             segments: MAX_SEGMENTS,
             persistent: false,
-            generation: other.generation,
+            generation: xen.generation(),
         })
     }
 

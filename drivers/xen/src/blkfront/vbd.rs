@@ -308,18 +308,21 @@ impl<H: Hal> Vbd<H> {
     ) -> Result<T, StoreError> {
         let give_up = self.step_deadline();
         let generation = self.xen.generation();
+        let moved = || self.xen.generation() != generation;
         loop {
-            match step().await {
-                // What was said to the old host means nothing to a new one.
-                Err(error) if self.xen.generation() != generation => return Err(error),
-                Err(error)
-                    if (error.is_lost_connection() || error.is_late())
-                        && self.xen.hal.now() < give_up =>
-                {
-                    let again = self.xen.hal.now() + STORE_PATIENCE;
-                    sleep_until(self.xen.clone(), again).await;
-                }
-                result => return result,
+            let result = step().await;
+            let lost = |error: &StoreError| error.is_lost_connection() || error.is_late();
+            let again = result.as_ref().is_err_and(lost) && self.xen.hal.now() < give_up;
+            if again && !moved() {
+                let at = self.xen.hal.now() + STORE_PATIENCE;
+                sleep_until(self.xen.clone(), at).await;
+            }
+            // What an old host said, or was told, means nothing on a new one.
+            if moved() {
+                return Err(StoreError::Reset);
+            }
+            if !again {
+                return result;
             }
         }
     }

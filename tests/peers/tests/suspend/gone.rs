@@ -29,3 +29,24 @@ fn a_disk_that_goes_in_the_middle_of_all_ends_everything_once() {
         assert_eq!(world.machine.violations(), [], "{turns}");
     }
 }
+
+/// Found by the fuzzer: a handshake that asks the store again after a reset, and
+/// gets its answer from another host than the one that it began on.
+#[test]
+fn a_handshake_does_not_go_on_across_hosts() {
+    for (before, after) in (0..40).flat_map(|before| [(before, 2), (before, 9)]) {
+        let mut world = live(Config::default());
+        migrate(&mut world, Config::default());
+        for _ in 0..before {
+            world.turn();
+        }
+        world.store.reset();
+        for _ in 0..after {
+            world.turn();
+        }
+        migrate(&mut world, Config::default());
+        world.run_for(LONG);
+        assert!(world.is_live(0), "{before} {after}");
+        assert_eq!(world.machine.violations(), [], "{before} {after}");
+    }
+}
