@@ -3,11 +3,12 @@
 
 use crate::look::{Place, is_connected};
 use crate::run::{Limits, Run};
-use crate::{Fault, Host, Link, Step, Trouble, cold};
+use crate::{Disk, Fault, Host, Link, Step, Trouble, cold};
 use alloc::vec::Vec;
 use firn_block::DiskId;
 use firn_image::{
-    Binding, Damage, Generation, Header, Key, Loaded, Machine, Refusal, SlotId, Table, Verdict,
+    Binding, Damage, Generation, Header, Key, Loaded, Machine, Refusal, SlotId, Store, Table,
+    Verdict,
 };
 
 /// Which image to restore.
@@ -18,7 +19,7 @@ pub enum Choice {
     Auto,
     /// None; should there be one all the same, that is a refusal.
     None,
-    /// The one on this disk; others are given up.
+    /// The one on this disk; others are given up once it is consumed.
     On(DiskId),
 }
 
@@ -56,6 +57,8 @@ pub struct Restored {
     pub loaded: Loaded,
     /// Where the jobs' disks are now.
     pub disks: Vec<Binding>,
+    /// Other images, which were given up for this one.
+    pub gone: Vec<(DiskId, Generation)>,
     /// What did not work after the image was consumed: it goes on without.
     pub left: Vec<Trouble>,
 }
@@ -141,7 +144,8 @@ async fn decide<H: Host>(
         return Ok(Boot::Cold(Cold::default()));
     };
     let others = asking.iter().filter(|other| other.disk != place.disk);
-    let restored = restore(run, options, &place, others).await?;
+    let others: Vec<Place> = others.copied().collect();
+    let restored = restore(run, options, &place, &others).await?;
     Ok(Boot::Restored(restored))
 }
 
@@ -188,21 +192,25 @@ fn valid(place: &Place) -> Result<(Header, SlotId), Fault> {
     }
 }
 
-async fn restore<'a, H: Host>(
+async fn restore<H: Host>(
     run: &Run<'_, H>,
     options: &BootOptions,
     place: &Place,
-    others: impl Iterator<Item = &'a Place>,
+    others: &[Place],
 ) -> Result<Restored, Trouble> {
     let disk = place.disk;
     let (table, bindings) = accept(run, options, place).await?;
+    for other in others {
+        can_be_given_up(run, other.disk).await?;
+    }
     let loaded = match load(run, disk, &table, &bindings).await {
         Ok(loaded) => loaded,
         Err(trouble) => return Err(give_up(run, disk, trouble).await),
     };
-    if let Err(trouble) = use_up(run, disk, &table, others).await {
-        return Err(give_up(run, disk, trouble).await);
-    }
+    let gone = match use_up(run, disk, &table, others).await {
+        Ok(gone) => gone,
+        Err(trouble) => return Err(give_up(run, disk, trouble).await),
+    };
     // From here on there is no way back, and none is needed.
     let left = go_on(run, disk, &table).await;
     Ok(Restored {
@@ -210,6 +218,7 @@ async fn restore<'a, H: Host>(
         generation: table.header().generation,
         loaded,
         disks: bindings,
+        gone,
         left,
     })
 }
@@ -230,16 +239,35 @@ async fn accept<H: Host>(
         let (header, _) = valid(place)?;
         firn_image::check(&header, place.area, &machine).map_err(Fault::Refusal)
     })?;
-    let mut store = run.at_once(Step::Compare, Some(disk), || run.open(disk))?;
-    let read = store.read_table(place.area, &place.slots, options.key.as_ref());
-    let table = run.image(Step::Compare, disk, read).await;
-    run.close(disk, store);
+    let read = async |store: &mut Store<H::Device>| {
+        let key = options.key.as_ref();
+        store.read_table(place.area, &place.slots, key).await
+    };
+    let table = run.store(Step::Compare, disk, read).await;
     let table = table.map_err(damaged)?;
     let present = run.present(table.disks()).await;
     let bindings = run.at_once(Step::Compare, Some(disk), || {
         Ok(firn_image::bind(table.disks(), &present)?)
     })?;
     Ok((table, bindings))
+}
+
+/// Whether another image could be given up, as far as can be known without
+/// doing it: once this one is consumed it has to be.
+async fn can_be_given_up<H: Host>(run: &Run<'_, H>, disk: DiskId) -> Result<(), Trouble> {
+    let step = Step::Compare;
+    let read_only = |one: &Disk| one.info.as_ref().is_some_and(|info| info.read_only);
+    run.at_once(step, Some(disk), || {
+        match run.host.disks().iter().find(|one| one.id == disk) {
+            Some(one) if !read_only(one) => Ok(()),
+            Some(_) => Err(Fault::Cannot(
+                "it holds another image, and cannot be written to give that up",
+            )),
+            None => Err(Fault::Gone),
+        }
+    })?;
+    let flush = async |store: &mut Store<H::Device>| store.flush().await;
+    run.store(step, disk, flush).await
 }
 
 /// Damage is a refusal, with a hint of its own.
@@ -266,17 +294,13 @@ async fn load<H: Host>(
     let connected = host.connect(disk, Link::Image);
     run.within(Step::ConnectImage, Some(disk), connected)
         .await?;
-    let mut store = run.at_once(Step::Load, Some(disk), || run.open(disk))?;
     let memory = host.memory();
     let pages = usize::try_from(table.header().heap.bytes).unwrap_or(usize::MAX) / firn_block::PAGE;
-    let loaded = run.image(Step::Load, disk, async {
-        match pages <= memory.page_count() {
-            true => store.load(table, &memory.pages(0, pages)).await,
-            false => Err(firn_image::Error::Memory("the image is larger")),
-        }
-    });
-    let loaded = loaded.await;
-    run.close(disk, store);
+    let read = async |store: &mut Store<H::Device>| match pages <= memory.page_count() {
+        true => store.load(table, &memory.pages(0, pages)).await,
+        false => Err(firn_image::Error::Memory("the image is larger")),
+    };
+    let loaded = run.store(Step::Load, disk, read).await;
     let loaded = loaded.map_err(damaged)?;
     run.at_once(Step::Adopt, None, || host.adopt())?;
     let pairs: Vec<_> = bindings.iter().map(|b| (b.saved, b.present)).collect();
@@ -284,41 +308,37 @@ async fn load<H: Host>(
     Ok(loaded)
 }
 
-/// R9: other images are given up, then this one is consumed. Nobody outside
-/// has seen anything before, and nothing goes on before it is durable.
-async fn use_up<'a, H: Host>(
+/// R9: the image is consumed, and then others are given up: none is lost for one
+/// that does not go on. Nobody outside has seen anything before, and nothing
+/// goes on before all of it is durable. Returns what was given up.
+async fn use_up<H: Host>(
     run: &Run<'_, H>,
     disk: DiskId,
     table: &Table,
-    others: impl Iterator<Item = &'a Place>,
-) -> Result<(), Trouble> {
+    others: &[Place],
+) -> Result<Vec<(DiskId, Generation)>, Trouble> {
+    let consume = async |store: &mut Store<H::Device>| store.consume(table).await;
+    run.insist(Step::Consume, disk, Link::Image, consume)
+        .await?;
+    let mut gone = Vec::new();
     for other in others {
-        run.abandon(Step::Retire, other).await?;
+        let give_up =
+            async |store: &mut Store<H::Device>| store.abandon(other.area, &other.slots).await;
+        let given_up = run.insist(Step::Abandon, other.disk, Link::Ordinary, give_up);
+        let given_up = given_up.await.inspect_err(|_| {
+            let generation = table.header().generation;
+            log::error!("image {} on {disk} is used up, and lost", generation.0);
+        });
+        gone.push((other.disk, given_up?));
     }
-    let step = Step::Consume;
-    let mut store = run.at_once(step, Some(disk), || run.open(disk))?;
-    let consumed = run.image(step, disk, store.consume(table)).await;
-    run.close(disk, store);
-    if consumed.is_ok() {
-        return Ok(());
-    }
-    // The connection may be what is wrong, and the memory is still here.
-    let closed = run.host.disconnect(disk);
-    run.within(Step::DisconnectImage, Some(disk), closed)
-        .await?;
-    let connected = run.host.connect(disk, Link::Image);
-    run.within(Step::ConnectImage, Some(disk), connected)
-        .await?;
-    let mut store = run.at_once(step, Some(disk), || run.open(disk))?;
-    let consumed = run.image(step, disk, store.consume(table)).await;
-    run.close(disk, store);
-    consumed
+    Ok(gone)
 }
 
 /// R9 to R11, after CONSUMED: what fails is noted, and the rest goes on.
 async fn go_on<H: Host>(run: &Run<'_, H>, disk: DiskId, table: &Table) -> Vec<Trouble> {
     let mut left = Vec::new();
-    left.extend(retire(run, disk, table).await.err());
+    let retire = async |store: &mut Store<H::Device>| store.retire(table).await;
+    left.extend(run.store(Step::Retire, disk, retire).await.err());
     left.extend(reconnect(run, disk).await.err());
     for disk in run.host.disks().iter().filter(|disk| is_connected(disk)) {
         let opened = run.at_once(Step::Open, Some(disk.id), || run.host.open(disk.id));
@@ -327,13 +347,6 @@ async fn go_on<H: Host>(run: &Run<'_, H>, disk: DiskId, table: &Table) -> Vec<Tr
     let unparked = run.at_once(Step::Unpark, None, || run.host.unpark());
     left.extend(unparked.err());
     left
-}
-
-async fn retire<H: Host>(run: &Run<'_, H>, disk: DiskId, table: &Table) -> Result<(), Trouble> {
-    let mut store = run.at_once(Step::Retire, Some(disk), || run.open(disk))?;
-    let retired = run.image(Step::Retire, disk, store.retire(table)).await;
-    run.close(disk, store);
-    retired
 }
 
 /// The image disk becomes an ordinary one again.

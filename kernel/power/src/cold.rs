@@ -1,12 +1,12 @@
 //! Going on without an image: it is given up first, durably.
 
 use crate::boot::open_all;
-use crate::look::{Place, is_connected};
+use crate::look::is_connected;
 use crate::run::Run;
 use crate::{Fault, Host, Limits, Step, Trouble};
 use alloc::vec::Vec;
 use firn_block::DiskId;
-use firn_image::Generation;
+use firn_image::{Generation, Store};
 
 /// Gives up every image that this machine could restore, and everything that
 /// might be one, durably; then opens the gates and lets jobs run. Returns what
@@ -38,20 +38,13 @@ pub async fn cold<H: Host>(
     }
     let mut gone = Vec::new();
     for place in places.iter().filter(|place| place.asks()) {
-        gone.push((place.disk, run.abandon(Step::Abandon, place).await?));
+        let abandon =
+            async |store: &mut Store<H::Device>| store.abandon(place.area, &place.slots).await;
+        gone.push((
+            place.disk,
+            run.store(Step::Abandon, place.disk, abandon).await?,
+        ));
     }
     open_all(&run)?;
     Ok(gone)
-}
-
-impl<H: Host> Run<'_, H> {
-    /// Gives up what is on one disk, durably.
-    pub(crate) async fn abandon(&self, step: Step, place: &Place) -> Result<Generation, Trouble> {
-        let disk = place.disk;
-        let mut store = self.at_once(step, Some(disk), || self.open(disk))?;
-        let given_up = store.abandon(place.area, &place.slots);
-        let generation = self.image(step, disk, given_up).await;
-        self.close(disk, store);
-        generation
-    }
 }

@@ -34,28 +34,22 @@ pub(crate) fn is_connected(disk: &Disk) -> bool {
 impl<H: Host> Run<'_, H> {
     /// Reads the headers of one disk; `None` where there is no place for any.
     pub(crate) async fn look(&self, step: Step, disk: DiskId) -> Result<Option<Place>, Trouble> {
-        let mut store = self.at_once(step, Some(disk), || self.open(disk))?;
-        let found = self.image(step, disk, look_at(disk, &mut store)).await;
-        self.close(disk, store);
-        found
+        let look = async |store: &mut Store<H::Device>| look_at(disk, store).await;
+        self.store(step, disk, look).await
     }
 
     /// The same for a boot, which believes what it reads: that an image was
     /// ended may so far stand in the disk's cache only, and must not be
     /// forgotten once something else was written.
     async fn look_for_good(&self, disk: DiskId) -> Result<Option<Place>, Trouble> {
-        let step = Step::Look;
-        let mut store = self.at_once(step, Some(disk), || self.open(disk))?;
-        let found = self.image(step, disk, async {
-            let found = look_at(disk, &mut store).await?;
+        let look = async |store: &mut Store<H::Device>| {
+            let found = look_at(disk, store).await?;
             if found.is_some_and(|place| matches!(place.slots.verdict(), Verdict::Ended(..))) {
                 store.flush().await?;
             }
-            Ok::<_, firn_image::Error>(found)
-        });
-        let found = found.await;
-        self.close(disk, store);
-        found
+            Ok(found)
+        };
+        self.store(Step::Look, disk, look).await
     }
 
     /// Reads the headers of all disks. Those that cannot be read come beside.
@@ -79,15 +73,14 @@ impl<H: Host> Run<'_, H> {
             disk: Some(id),
             fault: Fault::Gone,
         })?;
-        let mut store = self.at_once(step, Some(id), || self.open(id))?;
-        let identity = self.image(step, id, store.identify(info.capacity)).await;
-        self.close(id, store);
+        let identify = async |store: &mut Store<H::Device>| store.identify(info.capacity).await;
+        let identity = self.store(step, id, identify).await?;
         Ok(SavedDisk {
             id: disk.name,
             capacity: info.capacity,
             logical_block: info.logical_block,
             read_only: info.read_only,
-            identity: identity?,
+            identity,
         })
     }
 

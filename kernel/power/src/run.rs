@@ -1,6 +1,6 @@
 //! One sequence at work: steps with names, deadlines and stores.
 
-use crate::{Fault, Host, Step, Trouble};
+use crate::{Fault, Host, Link, Step, Trouble};
 use core::time::Duration;
 use firn_block::DiskId;
 use firn_image::Store;
@@ -81,6 +81,49 @@ impl<H: Host> Run<'_, H> {
             disk: Some(disk),
             fault: error.into(),
         })
+    }
+
+    /// A step of the image code on a disk that is connected.
+    pub(crate) async fn store<T>(
+        &self,
+        step: Step,
+        disk: DiskId,
+        work: impl AsyncFn(&mut Store<H::Device>) -> Result<T, firn_image::Error>,
+    ) -> Result<T, Trouble> {
+        let mut store = self.at_once(step, Some(disk), || self.open(disk))?;
+        let result = self.image(step, disk, work(&mut store)).await;
+        self.close(disk, store);
+        result
+    }
+
+    /// The same where it has to succeed. If it does not on the connection that
+    /// there is, it is tried once more over a new one: the old one may be what
+    /// is wrong.
+    pub(crate) async fn insist<T>(
+        &self,
+        step: Step,
+        disk: DiskId,
+        link: Link,
+        work: impl AsyncFn(&mut Store<H::Device>) -> Result<T, firn_image::Error>,
+    ) -> Result<T, Trouble> {
+        let trouble = match self.store(step, disk, &work).await {
+            Err(trouble) => trouble,
+            done => return done,
+        };
+        let connected = async {
+            let closed = self.host.disconnect(disk);
+            self.within(Step::DisconnectImage, Some(disk), closed)
+                .await?;
+            let connected = self.host.connect(disk, link);
+            self.within(Step::ConnectImage, Some(disk), connected).await
+        };
+        match connected.await {
+            Ok(()) => self.store(step, disk, work).await,
+            Err(also) => {
+                log::warn!("{also}");
+                Err(trouble)
+            }
+        }
     }
 
     /// The image code at work on a disk that is connected.

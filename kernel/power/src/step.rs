@@ -66,9 +66,10 @@ pub enum Step {
     Bind,
     /// Mark the image as used up, durably (R9).
     Consume,
-    /// Mark another image as not to be restored any more, durably (R9).
+    /// Mark the image as used up in its own slot, too (R9).
     Retire,
-    /// Mark an image as given up, durably: this machine goes on without it.
+    /// Mark an image as given up, durably: this machine goes on without it, or
+    /// with another one (R9).
     Abandon,
 }
 

@@ -198,9 +198,7 @@ impl KernelHost {
         state.undecided.borrow_mut().clear();
         state.guarded.set(false);
         self.main_loop.bus.keep_shut(false);
-        for (disk, generation) in &gone {
-            events::abandoned(&self, *disk, *generation);
-        }
+        events::abandoned(&self, &gone);
         let summary = format!("{} images given up, all disks are open", gone.len());
         let count = Datum::Number(gone.len() as u64);
         Ok(PowerReport {

@@ -49,9 +49,7 @@ fn conclude(host: KernelHost, boot: &Boot) -> Begin {
             if let Some(trouble) = &cold.refused {
                 events::refused(&host, trouble, OnRefusal::Cold);
             }
-            for (disk, generation) in &cold.gone {
-                events::abandoned(&host, *disk, *generation);
-            }
+            events::abandoned(&host, &cold.gone);
             if cold.refused.is_some() {
                 events::cold(cold.gone.len());
             }
@@ -59,6 +57,7 @@ fn conclude(host: KernelHost, boot: &Boot) -> Begin {
         }
         Boot::Restored(restored) => {
             events::restored(&host, restored);
+            events::abandoned(&host, &restored.gone);
             host.answer_restored(restored);
             host.main_loop.awaits_read.set(true);
             Begin::Restored

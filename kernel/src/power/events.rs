@@ -181,9 +181,11 @@ pub(super) fn resumed(times: u32) {
     tell("resumed", &line, json!({ "resumes": times }));
 }
 
-/// An image was given up.
-pub(super) fn abandoned(host: &KernelHost, disk: DiskId, generation: Generation) {
-    let line = format!("image {} on {disk} is given up", generation.0);
-    let fields = json!({ "disk": host.job_name(disk), "generation": generation.0 });
-    tell("abandoned", &line, fields);
+/// Images were given up.
+pub(super) fn abandoned(host: &KernelHost, gone: &[(DiskId, Generation)]) {
+    for (disk, generation) in gone {
+        let line = format!("image {} on {disk} is given up", generation.0);
+        let fields = json!({ "disk": host.job_name(*disk), "generation": generation.0 });
+        tell("abandoned", &line, fields);
+    }
 }

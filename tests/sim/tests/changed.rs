@@ -3,9 +3,9 @@
 
 use firn_block::DiskId;
 use firn_image::{BindError, Refusal};
-use firn_peers::Disk;
-use firn_power::{Boot, BootOptions, Choice, Fault, OnRefusal, Step};
-use firn_sim::boot;
+use firn_peers::{BlkOffence, Disk};
+use firn_power::{Boot, BootOptions, Choice, Fault, OnRefusal, Refused, Step};
+use firn_sim::boot::{self, Hardware};
 use firn_sim::fault::{Injected, Kind};
 use firn_sim::life::{DATA, IMAGE, Life};
 use firn_sim::memory::SimAlloc;
@@ -182,31 +182,109 @@ fn why_an_image_was_to_be_given_up_is_not_forgotten_when_that_fails() {
     assert_eq!(first, Some(Fault::NotWanted));
 }
 
-#[test]
-fn a_copy_of_the_image_on_a_second_disk_is_refused_until_one_is_named() {
-    let life = frozen();
-    let mut hardware = life.hardware.clone();
-    let copy = hardware.disks[1].1.fork();
-    hardware.disks.push((DiskId(2), copy));
-    let start = |image| {
-        let boot = boot::Boot::start(&hardware, 2);
+/// A copy of the image disk.
+const COPY: DiskId = DiskId(2);
+
+/// A machine that is off, with an image, and a copy of that.
+struct Copied {
+    life: Life,
+    hardware: Hardware,
+}
+
+impl Copied {
+    fn new() -> Self {
+        let life = frozen();
+        let mut hardware = life.hardware.clone();
+        let copy = hardware.disks[1].1.fork();
+        hardware.disks.push((COPY, copy));
+        Self { life, hardware }
+    }
+
+    /// Boots after `prepare`.
+    fn start(&self, image: Choice, prepare: impl FnOnce(&boot::Boot)) -> Boot {
+        let boot = boot::Boot::start(&self.hardware, 2);
+        prepare(&boot);
         let options = BootOptions {
             image,
             ..BootOptions::default()
         };
-        let booted = life.boot(&boot, options).expect("no power cut");
+        let booted = self.life.boot(&boot, options).expect("no power cut");
         boot.end();
         booted
-    };
-    let Boot::Refused(refused) = start(Choice::Auto) else {
+    }
+
+    /// The same with a step that fails every time, and why that is refused.
+    fn fails_at(&self, step: Step, kind: Kind) -> Refused {
+        let always = true;
+        let fault = Injected { step, kind, always };
+        match self.start(Choice::On(IMAGE), |boot| boot.inject(Some(fault))) {
+            Boot::Refused(refused) => refused,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    fn every_byte(&self) -> [Vec<u8>; 3] {
+        let disk = |at: usize| &self.hardware.disks[at].1;
+        [0, 1, 2].map(|at| disk(at).content(0, disk(at).capacity()))
+    }
+}
+
+#[test]
+fn a_copy_of_the_image_on_a_second_disk_is_refused_until_one_is_named() {
+    let copied = Copied::new();
+    let Boot::Refused(refused) = copied.start(Choice::Auto, |_| {}) else {
         panic!("not refused");
     };
-    let both = vec![IMAGE, DiskId(2)];
+    let both = vec![IMAGE, COPY];
     assert_eq!(refused.trouble.fault, Fault::Several(both.clone()));
     assert_eq!(refused.undecided, both);
-    assert!(matches!(start(Choice::On(IMAGE)), Boot::Restored(_)));
+    let Boot::Restored(restored) = copied.start(Choice::On(IMAGE), |_| {}) else {
+        panic!("not restored");
+    };
+    assert_eq!(restored.gone, [(COPY, restored.generation)]);
     // Neither the one that went on nor its copy ever goes on again.
-    assert!(matches!(start(Choice::Auto), Boot::Cold(_)));
+    assert!(matches!(copied.start(Choice::Auto, |_| {}), Boot::Cold(_)));
+}
+
+#[test]
+fn no_image_is_given_up_for_one_that_is_not_consumed() {
+    for kind in [Kind::Error, Kind::Effect, Kind::Gone] {
+        let copied = Copied::new();
+        let [_, _, before] = copied.every_byte();
+        let refused = copied.fails_at(Step::Consume, kind);
+        assert_eq!(refused.trouble.step, Step::Consume, "{kind}");
+        let [_, _, after] = copied.every_byte();
+        assert!(before == after, "{kind}: the copy was touched");
+    }
+}
+
+#[test]
+fn an_image_goes_on_only_once_every_other_is_given_up() {
+    let copied = Copied::new();
+    let refused = copied.fails_at(Step::Abandon, Kind::Error);
+    assert_eq!(refused.trouble.disk, Some(COPY));
+    assert_eq!(refused.undecided, [IMAGE, COPY]);
+    // What was consumed never went on: the copy may.
+    let Boot::Restored(restored) = copied.start(Choice::Auto, |_| {}) else {
+        panic!("not restored");
+    };
+    assert_eq!((restored.image, restored.gone), (COPY, vec![]));
+}
+
+#[test]
+fn an_image_that_cannot_be_given_up_is_noticed_before_another_is_consumed() {
+    let copied = Copied::new();
+    let before = copied.every_byte();
+    let no_flush = |boot: &boot::Boot| boot.plugs[2].back.offend(BlkOffence::FlushUnsupported);
+    let booted = copied.start(Choice::On(IMAGE), no_flush);
+    let Boot::Refused(refused) = booted else {
+        panic!("not refused: {booted:?}");
+    };
+    let at = (refused.trouble.step, refused.trouble.disk);
+    assert_eq!(at, (Step::Compare, Some(COPY)));
+    assert!(copied.every_byte() == before, "something was written");
+    let booted = copied.start(Choice::On(IMAGE), |_| {});
+    assert!(matches!(booted, Boot::Restored(_)), "{booted:?}");
 }
 
 #[test]
