@@ -33,7 +33,9 @@ pub trait Host: Time {
     /// what it takes of jobs' goes to the jobs.
     ///
     /// # Errors
-    /// [`Fault::Gone`] when there is no such disk or it is not connected.
+    /// [`Fault::Gone`] when there is no such disk or it is not connected,
+    /// [`Fault::Timeout`] when the host has not answered requests of an earlier
+    /// handle: it may still read and write their memory.
     fn device(&self, disk: DiskId) -> Result<Self::Device, Fault>;
 
     /// Whether a disk could be frozen now; without any effect.

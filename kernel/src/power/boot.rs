@@ -36,7 +36,7 @@ pub(crate) fn begin(main_loop: &'static MainLoop, options: BootOptions) -> Begin
         *theirs.borrow_mut() = Some(conclude(host, &boot));
     });
     main_loop.run_until(|| outcome.borrow().is_some());
-    main_loop.drivers.spawn(host.open_late_disks());
+    main_loop.drivers.spawn(host.tend_disks());
     outcome.take().unwrap_or(Begin::Refused)
 }
 

@@ -24,11 +24,13 @@ use crate::exec::{Names, Registry};
 /// methods are those of [`firn_power::Host`]; what is said there is not said
 /// again here.
 pub struct Disks<H: Hal> {
-    xen: Rc<Xen<H>>,
-    bus: Rc<Bus<H>>,
+    pub(super) xen: Rc<Xen<H>>,
+    pub(super) bus: Rc<Bus<H>>,
     scratch: Scratch<H>,
     /// Disks that are connected for the image.
     image_links: RefCell<Vec<DiskId>>,
+    /// A sequence is at work: there is one at a time.
+    pub(super) working: Cell<bool>,
     /// Of the present sequence.
     pub limits: Cell<Limits>,
 }
@@ -46,11 +48,12 @@ impl<H: Hal + 'static> Disks<H> {
             bus: bus.clone(),
             scratch: Scratch::new(xen),
             image_links: RefCell::default(),
+            working: Cell::default(),
             limits: Cell::default(),
         }
     }
 
-    fn vbd(&self, disk: DiskId) -> Result<Rc<Vbd<H>>, Fault> {
+    pub(super) fn vbd(&self, disk: DiskId) -> Result<Rc<Vbd<H>>, Fault> {
         self.bus.find(disk).ok_or(Fault::Gone)
     }
 
@@ -100,10 +103,15 @@ impl<H: Hal + 'static> Disks<H> {
     /// [`firn_power::Host::device`].
     pub fn device(&self, disk: DiskId) -> Result<VbdDevice<H>, Fault> {
         let vbd = self.vbd(disk)?;
-        match vbd.state() {
-            Lifecycle::Live | Lifecycle::Freezing => Ok(VbdDevice::new(&self.xen, vbd)),
-            _ => Err(Fault::Gone),
+        if !matches!(vbd.state(), Lifecycle::Live | Lifecycle::Freezing) {
+            return Err(Fault::Gone);
         }
+        // Of an earlier handle's requests nobody waits for any more, none may
+        // be under way: their memory is about to be lent again.
+        if vbd.front.borrow_mut().private().unanswered() > 0 {
+            return Err(Fault::Timeout);
+        }
+        Ok(VbdDevice::new(&self.xen, vbd))
     }
 
     /// [`firn_power::Host::can_freeze`].
@@ -128,30 +136,6 @@ impl<H: Hal + 'static> Disks<H> {
     /// [`firn_power::Host::open`].
     pub fn open(&self, disk: DiskId) -> Result<(), Fault> {
         self.vbd(disk)?.open().map_err(fault)
-    }
-
-    /// Opens disks that connected, or connected again, while nobody could
-    /// decide about them: they stay shut by themselves. `may` is asked whether
-    /// somebody decides just now; when that is over, [`Disks::look_again`].
-    pub async fn open_late(&self, may: impl Fn() -> bool) {
-        loop {
-            let seen = self.bus.changed().seen();
-            if may() {
-                self.bus.for_each(|vbd| {
-                    if vbd.state() == Lifecycle::Freezing
-                        && let Err(error) = vbd.open()
-                    {
-                        log::debug!("{error}");
-                    }
-                });
-            }
-            self.bus.changed().changed(seen).await;
-        }
-    }
-
-    /// Has [`Disks::open_late`] look at what came meanwhile.
-    pub fn look_again(&self) {
-        self.bus.changed().notify();
     }
 
     /// [`firn_power::Host::drain`].

@@ -15,7 +15,7 @@ use firn_xen::Hal;
 
 use super::Audit;
 use super::marks::Marks;
-use super::{Disks, Stop, VbdDevice, stop};
+use super::{Disks, Stop, VbdDevice, Working, stop};
 use crate::arch::{self, cpu};
 use crate::exec::MainLoop;
 use crate::host::xen::{self, XenHal};
@@ -35,8 +35,6 @@ pub(crate) struct PowerState {
     pub(super) undecided: RefCell<Vec<DiskId>>,
     /// A boot was refused: disks stay shut until somebody goes on cold.
     pub(super) guarded: Cell<bool>,
-    /// A sequence is at work: there is one at a time.
-    working: Cell<bool>,
     pub(super) marks: Marks,
     /// What the audit of the present freeze found.
     pub(super) audit: RefCell<Option<Audit>>,
@@ -55,7 +53,6 @@ impl PowerState {
             key: RefCell::default(),
             undecided: RefCell::default(),
             guarded: Cell::default(),
-            working: Cell::default(),
             marks: Marks::default(),
             audit: RefCell::default(),
             adopted_hash: Cell::default(),
@@ -80,25 +77,24 @@ impl KernelHost {
     }
 
     /// Begins a sequence, unless one is at work.
-    pub(super) fn begin(&self) -> Result<Working, PowerRefusal> {
-        if self.state().working.replace(true) {
-            return Err(PowerRefusal {
-                error: "busy",
-                what: "a freeze, a suspend or work on an image disk is under way".into(),
-                place: "kernel".into(),
-                hint: "ask again when it has ended".into(),
-            });
-        }
+    pub(super) fn begin(&self) -> Result<Working<'static, XenHal>, PowerRefusal> {
+        let working = self.state().disks.begin().ok_or_else(|| PowerRefusal {
+            error: "busy",
+            what: "a freeze, a suspend or work on an image disk is under way".into(),
+            place: "kernel".into(),
+            hint: "ask again when it has ended".into(),
+        })?;
         self.state().marks.clear();
-        Ok(Working(self.state()))
+        Ok(working)
     }
 
-    /// Opens disks that connected after the boot had decided: they were told to
-    /// stay shut until then. Not while something is under way, or undecided.
-    pub(super) async fn open_late_disks(self) {
+    /// Opens disks that connected after the boot had decided, as they were told
+    /// to stay shut until then, and brings back what a sequence could not. Not
+    /// while something is under way, or undecided.
+    pub(super) async fn tend_disks(self) {
         let state = self.state();
-        let busy = || state.working.get() || state.guarded.get() || self.main_loop.is_parked();
-        state.disks.open_late(|| !busy()).await;
+        let undecided = || state.guarded.get() || self.main_loop.is_parked();
+        state.disks.tend(|| !undecided()).await;
     }
 
     fn all_disks(&self) -> &'static Disks<XenHal> {
@@ -117,16 +113,6 @@ impl KernelHost {
     pub(crate) fn memory_hash(&self) -> firn_jobs::MemoryHash {
         let (memory, free) = self.saved_memory();
         super::memory_hash(&memory, &free)
-    }
-}
-
-/// A sequence is at work until this is dropped.
-pub(super) struct Working(&'static PowerState);
-
-impl Drop for Working {
-    fn drop(&mut self) {
-        self.0.working.set(false);
-        self.0.disks.look_again();
     }
 }
 

@@ -12,6 +12,7 @@ mod events;
 mod hash;
 #[cfg(firn_bare)]
 mod host;
+mod late;
 #[cfg(firn_bare)]
 mod marks;
 mod scratch;
@@ -30,6 +31,7 @@ pub(crate) use events::first_read;
 pub use hash::memory_hash;
 #[cfg(firn_bare)]
 pub(crate) use host::{KernelHost, PowerState};
+pub use late::Working;
 #[cfg(firn_bare)]
 pub(crate) use suspend::follow_toolstack;
 

@@ -94,8 +94,7 @@ pub struct Boot {
     pub witness: Rc<RefCell<Witness>>,
     /// Jobs stand still.
     pub parked: Cell<bool>,
-    /// A sequence is at work, or a boot did not decide yet: disks that come
-    /// stay shut.
+    /// A boot did not decide yet: disks that come stay shut.
     pub undecided: Cell<bool>,
     /// What goes wrong.
     pub injected: Cell<Option<Injected>>,
@@ -191,10 +190,8 @@ impl Boot {
         );
         self.tasks.spawn(async {
             let Some(boot) = current() else { return };
-            let late = boot
-                .disks
-                .open_late(|| !boot.undecided.get() && !boot.parked.get());
-            late.await;
+            let may = || !boot.undecided.get() && !boot.parked.get();
+            boot.disks.tend(may).await;
         });
     }
 
@@ -421,7 +418,6 @@ impl Boot {
         }
         self.bus.keep_shut(!open);
         self.undecided.set(!open);
-        self.disks.look_again();
     }
 
     /// Whether a disk is there and connected.

@@ -10,8 +10,10 @@ pub enum Kind {
     Error,
     /// An error, and it happened all the same.
     Effect,
-    /// No answer.
+    /// No answer; the backend wakes up when somebody connects or disconnects it.
     Timeout,
+    /// No answer from there on until the sequence has ended.
+    Hangs,
     /// The disk and its backend go away.
     Gone,
     /// There is no room on the disk.
@@ -38,6 +40,7 @@ impl fmt::Display for Kind {
             Self::Error => "error",
             Self::Effect => "error, but done",
             Self::Timeout => "timeout",
+            Self::Hangs => "hangs",
             Self::Gone => "gone",
             Self::NoSpace => "no space",
             Self::NoMemory => "no memory",
@@ -74,37 +77,41 @@ impl fmt::Display for Injected {
 #[must_use]
 pub const fn kinds(step: Step) -> &'static [Kind] {
     use Kind::{
-        Breaks, Closes, Effect, Error, Gone, KeepsPages, NoChannel, NoGrants, NoMemory, NoSpace,
-        Reset, Timeout,
+        Breaks, Closes, Effect, Error, Gone, Hangs, KeepsPages, NoChannel, NoGrants, NoMemory,
+        NoSpace, Reset, Timeout,
     };
     match step {
         Step::Check | Step::Plan => &[
-            Error, Timeout, Gone, NoSpace, NoMemory, NoGrants, Closes, Breaks,
+            Error, Timeout, Hangs, Gone, NoSpace, NoMemory, NoGrants, Closes, Breaks,
         ],
         Step::Reserve => &[NoMemory],
         Step::Park | Step::PowerOff => &[Error, Timeout],
         Step::Shut | Step::Open | Step::Unpark | Step::Idle | Step::Adopt => &[Error],
-        Step::Drain => &[Error, Timeout, Gone, Closes, Breaks],
-        Step::Flush => &[Error, Effect, Timeout, Gone, Closes, Breaks],
+        Step::Drain => &[Error, Timeout, Hangs, Gone, Closes, Breaks],
+        Step::Flush => &[Error, Effect, Timeout, Hangs, Gone, Closes, Breaks],
         Step::Identify | Step::Look | Step::Compare => {
-            &[Error, Timeout, Gone, NoMemory, NoGrants, Closes]
+            &[Error, Timeout, Hangs, Gone, NoMemory, NoGrants, Closes]
         }
-        Step::Load => &[Error, Timeout, Gone, NoMemory, NoGrants, Closes, Breaks],
-        Step::Disconnect | Step::DisconnectImage => &[Timeout, Gone, KeepsPages, Closes, Reset],
-        Step::ConnectImage | Step::Reconnect => {
-            &[Error, Timeout, Gone, NoMemory, NoGrants, NoChannel, Reset]
+        Step::Load => &[
+            Error, Timeout, Hangs, Gone, NoMemory, NoGrants, Closes, Breaks,
+        ],
+        Step::Disconnect | Step::DisconnectImage => {
+            &[Timeout, Hangs, Gone, KeepsPages, Closes, Reset]
         }
+        Step::ConnectImage | Step::Reconnect => &[
+            Error, Timeout, Hangs, Gone, NoMemory, NoGrants, NoChannel, Reset,
+        ],
         Step::WriteChunks | Step::WriteTable => &[
-            Error, Effect, Timeout, Gone, NoSpace, NoGrants, Closes, Breaks,
+            Error, Effect, Timeout, Hangs, Gone, NoSpace, NoGrants, Closes, Breaks,
         ],
         Step::FlushImage | Step::WriteHeader | Step::FlushHeader => {
-            &[Error, Effect, Timeout, Gone, Closes, Breaks]
+            &[Error, Effect, Timeout, Hangs, Gone, Closes, Breaks]
         }
-        Step::ReadBack | Step::Verify => &[Error, Timeout, Gone, Closes, Breaks],
-        Step::Void => &[Error, Effect, Timeout, Gone, Closes],
+        Step::ReadBack | Step::Verify => &[Error, Timeout, Hangs, Gone, Closes, Breaks],
+        Step::Void => &[Error, Effect, Timeout, Hangs, Gone, Closes],
         Step::Bind => &[Error, NoMemory],
-        Step::Consume | Step::Retire | Step::Abandon => {
-            &[Error, Effect, Timeout, Gone, NoMemory, NoGrants, Closes]
-        }
+        Step::Consume | Step::Retire | Step::Abandon => &[
+            Error, Effect, Timeout, Hangs, Gone, NoMemory, NoGrants, Closes,
+        ],
     }
 }

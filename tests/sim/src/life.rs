@@ -220,7 +220,7 @@ impl Life {
         }
         let host = SimHost(boot.clone());
         let start = boot.now();
-        boot.undecided.set(true);
+        let _working = boot.disks.begin();
         let ended = boot.run(async move { firn_power::freeze(&host, &options).await })?;
         self.note(|| format!("  {ended:?}"));
         self.bounded("a freeze", boot.now().since(start));
@@ -295,6 +295,7 @@ impl Life {
     pub fn boot(&self, boot: &Rc<Boot>, options: BootOptions) -> Result<Booted, Cut> {
         let host = SimHost(boot.clone());
         let start = boot.now();
+        let _working = boot.disks.begin();
         let ended = boot.run(async move { firn_power::boot(&host, &options).await });
         self.note(|| format!("  {ended:?}"));
         self.bounded("a boot", boot.now().since(start));
@@ -353,6 +354,7 @@ impl Life {
         let host = SimHost(boot.clone());
         let limits = BootOptions::default().limits;
         let cold = async move { firn_power::cold(&host, limits, &undecided).await };
+        let _working = boot.disks.begin();
         let ended = boot.run(cold);
         self.note(|| format!("  cold: {ended:?}"));
         boot.decided(matches!(ended, Ok(Ok(_))));

@@ -89,7 +89,7 @@ impl Plug {
                 back.offend(BlkOffence::Fails);
                 disk.fail_after(Some(1));
             }
-            Kind::Timeout => {
+            Kind::Timeout | Kind::Hangs => {
                 back.offend(BlkOffence::NeverAnswers);
                 back.offend(BlkOffence::NeverConnects);
                 back.offend(BlkOffence::NeverCloses);
@@ -116,7 +116,7 @@ impl Plug {
         );
         match self.wrong.get() {
             Some(Kind::Timeout) if !connects => {}
-            Some(Kind::KeepsPages | Kind::Breaks) => {}
+            Some(Kind::Hangs | Kind::KeepsPages | Kind::Breaks) => {}
             _ => self.recover(),
         }
     }
@@ -130,7 +130,7 @@ impl Plug {
         self.disk.fail_after(None);
         self.back.behave();
         self.back.release();
-        if kind == Kind::Timeout {
+        if matches!(kind, Kind::Timeout | Kind::Hangs) {
             self.back.look_again();
         }
     }

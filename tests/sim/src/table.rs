@@ -74,6 +74,9 @@ impl fmt::Display for Stands {
 
 /// How long a machine is left to itself before it is looked at.
 const AFTER: Duration = Duration::from_millis(200);
+/// So many times more, until its disks are there: a backend that hung may have to
+/// be asked again.
+const PATIENCE: u32 = 14;
 
 /// One fault point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,8 +137,11 @@ const fn after_freeze(step: Step, kind: Kind) -> Stands {
         // longer than a request.
         | (Step::DisconnectImage, Kind::KeepsPages | Kind::Closes) => Stands::Frozen,
         // The header is durable, or may be, and its disk is away.
-        (Step::WriteHeader | Step::FlushHeader | Step::ReadBack, Kind::Gone | Kind::Breaks)
-        | (Step::DisconnectImage, Kind::Gone) => Stands::Stopped,
+        (
+            Step::WriteHeader | Step::FlushHeader | Step::ReadBack,
+            Kind::Gone | Kind::Breaks | Kind::Hangs,
+        )
+        | (Step::DisconnectImage, Kind::Gone | Kind::Hangs) => Stands::Stopped,
         _ if is_lost(kind) => Stands::Without,
         _ => Stands::Live,
     }
@@ -144,10 +150,10 @@ const fn after_freeze(step: Step, kind: Kind) -> Stands {
 const fn after_thaw(step: Step, kind: Kind) -> Stands {
     match (step, kind) {
         (Step::Void | Step::Unpark, _) => Stands::Stopped,
+        (Step::Verify, Kind::Hangs) => Stands::Stopped,
         (Step::Verify, _) if is_lost(kind) => Stands::Stopped,
-        // Opened once nobody decides any more.
-        (Step::Open, _) | (Step::Reconnect, Kind::Reset) => Stands::Live,
-        (Step::Reconnect, _) => Stands::Without,
+        (Step::Reconnect, _) if is_lost(kind) => Stands::Without,
+        // Opened, or connected again, once nobody decides any more.
         _ => Stands::Live,
     }
 }
@@ -156,9 +162,8 @@ const fn after_restore(step: Step, kind: Kind) -> Stands {
     match (step, kind) {
         (Step::Unpark, _) => Stands::Stopped,
         // After CONSUMED there is no way back, and none is needed.
-        (Step::Retire, _) if is_lost(kind) => Stands::Without,
-        (Step::Retire | Step::Open, _) | (_, Kind::Reset) => Stands::Restored,
-        (Step::Reconnect, _) => Stands::Without,
+        (Step::Retire | Step::Reconnect, _) if is_lost(kind) => Stands::Without,
+        (Step::Retire | Step::Reconnect | Step::Open, _) | (_, Kind::Reset) => Stands::Restored,
         (Step::DisconnectImage, Kind::Closes) => Stands::Restored,
         _ => Stands::Refused,
     }
@@ -281,6 +286,18 @@ impl Stage {
         stands.map_err(|Cut| "the machine hangs".to_owned())?
     }
 
+    /// Leaves the machine to itself.
+    fn rest(&self) -> Result<(), Cut> {
+        self.boot.wait(AFTER)?;
+        for _ in 0..PATIENCE {
+            if self.is_whole() {
+                break;
+            }
+            self.boot.wait(AFTER)?;
+        }
+        Ok(())
+    }
+
     fn is_whole(&self) -> bool {
         self.boot.is_live(DATA) && self.boot.is_live(IMAGE)
     }
@@ -290,7 +307,7 @@ impl Stage {
         boot.until_busy(DATA)?;
         let ask = Ask { level, ..Ask::FULL };
         let frozen = self.life.freeze(boot, ask)?;
-        boot.wait(AFTER)?;
+        self.rest()?;
         Ok(match frozen {
             Ok(Frozen::Off(_)) => Ok(Stands::Frozen),
             Ok(Frozen::Thawed(_)) => Ok(Stands::Live),
@@ -303,7 +320,7 @@ impl Stage {
 
     fn restore(&self) -> Result<Result<Stands, String>, Cut> {
         let booted = self.life.boot(&self.boot, BootOptions::default())?;
-        self.boot.wait(AFTER)?;
+        self.rest()?;
         Ok(match booted {
             Booted::Restored(_) if self.boot.parked.get() => Ok(Stands::Stopped),
             Booted::Restored(_) if self.is_whole() => Ok(Stands::Restored),
@@ -326,7 +343,7 @@ impl Stage {
         boot.steps.borrow_mut().clear();
         boot.inject(fault);
         let cold = self.life.cold(boot, refused.undecided)?;
-        boot.wait(AFTER)?;
+        self.rest()?;
         Ok(Ok(match cold {
             Ok(_) => Stands::Live,
             Err(_) => Stands::Refused,

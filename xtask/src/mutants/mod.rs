@@ -56,9 +56,10 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
 impl Mutant {
     /// The crates whose tests have to notice.
     pub(crate) fn packages(&self) -> &'static [&'static str] {
-        let rooms: [(&str, &[&str]); 3] = [
+        let rooms: [(&str, &[&str]); 4] = [
             ("drivers/image/", &["firn-image"]),
             ("kernel/power/", &["firn-power", "firn-sim"]),
+            ("kernel/src/power/", &["firn-power", "firn-sim"]),
             ("kernel/jobs/", &["firn-jobs"]),
         ];
         let room = rooms

@@ -8,6 +8,7 @@ const UNDO: &str = "kernel/power/src/undo.rs";
 const BOOT: &str = "kernel/power/src/boot.rs";
 const COLD: &str = "kernel/power/src/cold.rs";
 const LOOK: &str = "kernel/power/src/look.rs";
+const LATE: &str = "kernel/src/power/late.rs";
 const RUN: &str = "kernel/power/src/run.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -196,6 +197,24 @@ pub(super) const MUTANTS: &[Mutant] = &[
         RUN,
         "self.host.scratch_back(disk, free);",
         "let _ = (disk, free);",
+    ),
+    mutant(
+        "memory that the host may still use is lent again",
+        "kernel/src/power/disks.rs",
+        "if vbd.front.borrow_mut().private().unanswered() > 0 {",
+        "if vbd.front.borrow_mut().private().unanswered() > usize::MAX - 1 {",
+    ),
+    mutant(
+        "a disk that a freeze could not bring back stays away",
+        LATE,
+        "if may() {\n                let vbds",
+        "if may() && false {\n                let vbds",
+    ),
+    mutant(
+        "nobody looks at disks that came during a freeze",
+        LATE,
+        "self.0.bus.changed().notify();",
+        "",
     ),
     mutant(
         "a token is completed twice",

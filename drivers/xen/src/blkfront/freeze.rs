@@ -261,6 +261,18 @@ impl<H: Hal> Vbd<H> {
         }
     }
 
+    /// Whether a freeze, or the way back from it, left the disk where jobs cannot
+    /// have it: disconnected, or connected on other terms than theirs. Only
+    /// [`Vbd::connect`] brings it back.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        match self.state() {
+            Lifecycle::Frozen => true,
+            Lifecycle::Freezing => !self.is_on(Terms::Ordinary),
+            _ => false,
+        }
+    }
+
     /// Whether the present connection was made on these terms.
     fn is_on(&self, terms: Terms) -> bool {
         self.agreed.get() == self.config.on(terms)

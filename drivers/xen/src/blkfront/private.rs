@@ -31,6 +31,15 @@ impl<H: Hal> Front<H> {
     }
 }
 
+impl<H: Hal> PrivateQueue<'_, H> {
+    /// Requests that the backend has not answered: it may still read or write
+    /// their memory.
+    pub fn unanswered(&mut self) -> usize {
+        self.0.reap(usize::MAX);
+        self.0.kernel_in_flight
+    }
+}
+
 impl<H: Hal> Queue for PrivateQueue<'_, H> {
     fn info(&self) -> &DiskInfo {
         self.0.info()
