@@ -146,7 +146,7 @@ fn banner(boot: &BootInfo, options: &Options, hypervisor: fmt::Arguments<'_>) {
     let id = arch::build_id();
     let version = env!("CARGO_PKG_VERSION");
     log::info!(
-        "firn {version} (build {id}) on {hypervisor}, entered by {:?}",
+        "firn {version} (build {id}) on {hypervisor}, entered by {}",
         boot.entry
     );
     if let Some(memory) = mm::report() {

@@ -136,7 +136,7 @@ impl Lifecycle {
         match self {
             Self::Connecting => "connecting",
             Self::Live => "live",
-            Self::Freezing => "freezing",
+            Self::Freezing => "shut",
             Self::Frozen => "frozen",
             Self::Thawing => "thawing",
             Self::Suspended => "suspended",

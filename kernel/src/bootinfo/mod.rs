@@ -28,6 +28,15 @@ pub enum EntryKind {
     Linux,
 }
 
+impl fmt::Display for EntryKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pvh => "PVH",
+            Self::Linux => "Linux's 64-bit entry",
+        })
+    }
+}
+
 /// What a range of physical memory is, in e820 terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryKind {

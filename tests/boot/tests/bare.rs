@@ -56,7 +56,7 @@ fn says_as(elf: &Path, memory: &str, cmdline: &str, words: &[&str]) -> Result<()
 
 #[test]
 fn an_unknown_hypervisor_is_named() -> Result<()> {
-    let words = ["entered by Pvh", "'TCGTCGTCGTCG'", "firn drives only Xen"];
+    let words = ["entered by PVH", "'TCGTCGTCGTCG'", "firn drives only Xen"];
     says("64", "log=info -- disks", &words)
 }
 
@@ -127,7 +127,7 @@ fn the_linux_entry_reads_the_zero_page() -> Result<()> {
     let elf = monitor::wrap(&Bench::elf(), &folder)?;
     let words = [
         "option 'colour=red' is unknown",
-        "entered by Linux",
+        "entered by Linux's 64-bit entry",
         "firn drives only Xen",
     ];
     says_as(&elf, "96", "colour=red -- disks", &words)
