@@ -1,6 +1,7 @@
 //! An image meets a machine that is not what it was: where it fits, it goes
 //! on; where it does not, it is refused by name and nothing is touched.
 
+mod chunks;
 mod frozen;
 
 use std::path::PathBuf;
@@ -101,6 +102,25 @@ fn refused_where_it_does_not_fit_and_restored_where_it_does() -> Result<()> {
         let console = frozen.restored(&changed)?;
         let grown = format!("\"bytes\":{DISK_BYTES}");
         ensure!(console.contains(&grown), "not grown: {console}");
+        scene.finish()
+    })
+}
+
+/// Two images of the same work, one after the other on the same disk.
+#[test]
+fn a_chunk_of_an_older_image_is_refused() -> Result<()> {
+    again(|| {
+        let scene = Scene::new(Host::Xen)?;
+        let mut frozen = Frozen::new(&scene, "")?;
+        let older = frozen.copies()?;
+        frozen.freeze_again()?;
+        let kept = frozen.copies()?;
+        let image = frozen.image.file();
+        let chunk = chunks::put_older(older.get(image)?, image)?;
+        let same = frozen.spec("", "poweroff");
+        frozen.refused(&same, "damaged", &format!("chunk {chunk}: "))?;
+        kept.put_back()?;
+        frozen.restored(&same)?;
         scene.finish()
     })
 }

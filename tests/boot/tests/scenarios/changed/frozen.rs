@@ -38,10 +38,7 @@ impl Frozen {
             image: scene.bench.disk(512)?,
             console: String::new(),
         };
-        let jobs = format!(
-            "fill size=8M; {LEDGER} &; sleep time=1s; freeze image=xvdb audit; fill-check; disks; sleep time=2s; stop; poweroff"
-        );
-        let mut spec = frozen.spec(options, &jobs);
+        let mut spec = frozen.spec(options, &jobs());
         let parts = bytes.map(|bytes| {
             let part = |disk: &Lent<'_>| scene.bench.lab.part(disk.name(), bytes);
             anyhow::Ok([part(&frozen.data)?, part(&frozen.image)?])
@@ -50,13 +47,26 @@ impl Frozen {
         for (part, disk) in parts.iter().flatten().zip(&mut spec.disks) {
             disk.source = part.device().into();
         }
-        let live = frozen.boot(&spec)?;
+        frozen.freeze(&spec)?;
+        Ok(frozen)
+    }
+
+    /// Boots a machine that freezes.
+    fn freeze(&mut self, spec: &GuestSpec) -> Result<()> {
+        let live = self.boot(spec)?;
         let exit = live.guest.wait_exit(SOON)?;
         ensure!(exit == Exit::PowerOff, "it ended with {exit:?}");
-        frozen.console = live.guest.console().text();
-        let event = Event::last(&frozen.console, "frozen");
-        ensure!(event.is_some(), "{}", frozen.console);
-        Ok(frozen)
+        let console = live.guest.console().text();
+        let event = Event::last(&console, "frozen");
+        ensure!(event.is_some(), "{console}");
+        self.console.push_str(&console);
+        Ok(())
+    }
+
+    /// Gives the image up, and freezes the same work once more.
+    pub(super) fn freeze_again(&mut self) -> Result<()> {
+        let spec = self.spec("image=none on-refusal=cold", &jobs());
+        self.freeze(&spec)
     }
 
     pub(super) fn spec(&self, options: &str, jobs: &str) -> GuestSpec {
@@ -139,6 +149,13 @@ impl Frozen {
     }
 }
 
+/// What a guest does before and after its freeze.
+fn jobs() -> String {
+    format!(
+        "fill size=8M; {LEDGER} &; sleep time=1s; freeze image=xvdb audit; fill-check; disks; sleep time=2s; stop; poweroff"
+    )
+}
+
 /// Copies of disk files, to be compared with later, or put back.
 pub(super) struct Copies {
     pairs: Vec<(PathBuf, PathBuf)>,
@@ -167,6 +184,13 @@ impl Copies {
             ensure!(status.success(), "{} has changed", file.display());
         }
         Ok(())
+    }
+
+    /// The copy of a file.
+    pub(super) fn get(&self, file: &Path) -> Result<&Path> {
+        let pair = self.pairs.iter().find(|(original, _)| original == file);
+        let (_, copy) = pair.context("it was not copied")?;
+        Ok(copy)
     }
 
     /// As if nothing had happened since. No guest may have the disks.
