@@ -25,6 +25,13 @@ pub trait Queue {
     /// mapped it: the same host may have it again.
     fn reuse(&mut self, pages: usize) -> Option<Buffer>;
 
+    /// Whether the host keeps registered memory mapped. What is registered then
+    /// moves much faster than other memory, but costs the host a mapping for
+    /// each page, of which it keeps few.
+    fn keeps_mapped(&self) -> bool {
+        false
+    }
+
     /// Accepts a request and places what fits on the ring. The host may not
     /// see it before [`Queue::kick`].
     ///

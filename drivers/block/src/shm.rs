@@ -12,9 +12,14 @@
 #![expect(unsafe_code, reason = "the shared-memory room of all driver crates")]
 
 use crate::PAGE;
+use core::iter::{once, repeat};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// Words that are copied in one turn of a loop: where the CPU is emulated, the
+/// turn itself costs as much as a few of them.
+const TURN: usize = 16;
 
 /// A run of whole pages that is, or will be, shared with the host.
 ///
@@ -158,6 +163,38 @@ impl Region {
         unsafe { core::slice::from_raw_parts(pointer.as_ptr(), count) }
     }
 
+    /// Copies words out from `offset`, a multiple of 8, on; to `place` of another
+    /// region, too, if that is given: what is looked at later is what went there.
+    /// Returns all words or-ed together: zero if they all are.
+    #[inline]
+    pub fn load(&self, offset: usize, to: &mut [u64], also: Option<(&Self, usize)>) -> u64 {
+        let (from, from_rest) = self.words(offset, to.len()).as_chunks::<TURN>();
+        let (to, to_rest) = to.as_chunks_mut::<TURN>();
+        let mut any = 0;
+        let mut load = |to: &mut u64, from: &AtomicU64| {
+            *to = from.load(Relaxed);
+            any |= *to;
+        };
+        match also {
+            None => {
+                along(to.iter_mut().zip(from), &mut load);
+                along(once((to_rest, from_rest)), &mut load);
+            }
+            Some((other, place)) => {
+                let length = to.len() * TURN + to_rest.len();
+                let (put, put_rest) = other.words(place, length).as_chunks::<TURN>();
+                let mut load = |to: &mut u64, (from, put): (&AtomicU64, &AtomicU64)| {
+                    load(to, from);
+                    put.store(*to, Relaxed);
+                };
+                let pairs = from.iter().zip(put).map(|(from, put)| from.iter().zip(put));
+                along(to.iter_mut().zip(pairs), &mut load);
+                along(once((to_rest, from_rest.iter().zip(put_rest))), &mut load);
+            }
+        }
+        any
+    }
+
     /// Copies a wire structure out, once. What is then checked is the copy.
     #[inline]
     #[must_use]
@@ -187,9 +224,13 @@ impl Region {
         if !words.is_empty() {
             let shared = self.words(at, words.len());
             at += 8 * words.len();
-            for (word, from) in words.iter_mut().zip(shared) {
+            let mut load = |word: &mut [u8; 8], from: &AtomicU64| {
                 *word = from.load(Relaxed).to_ne_bytes();
-            }
+            };
+            let (turns, rest) = words.as_chunks_mut::<TURN>();
+            let (from, from_rest) = shared.as_chunks::<TURN>();
+            along(turns.iter_mut().zip(from), &mut load);
+            along(once((rest, from_rest)), &mut load);
         }
         for (i, byte) in tail.iter_mut().enumerate() {
             *byte = self.atomic_u8(at + i).load(Relaxed);
@@ -210,9 +251,13 @@ impl Region {
         if !words.is_empty() {
             let shared = self.words(at, words.len());
             at += 8 * words.len();
-            for (word, to) in words.iter().zip(shared) {
+            let mut store = |word: &[u8; 8], to: &AtomicU64| {
                 to.store(u64::from_ne_bytes(*word), Relaxed);
-            }
+            };
+            let (turns, rest) = words.as_chunks::<TURN>();
+            let (to, to_rest) = shared.as_chunks::<TURN>();
+            along(turns.iter().zip(to), &mut store);
+            along(once((rest, to_rest)), &mut store);
         }
         for (i, byte) in tail.iter().enumerate() {
             self.atomic_u8(at + i).store(*byte, Relaxed);
@@ -222,9 +267,21 @@ impl Region {
     /// Sets `len` bytes from `offset` on to zero; both multiples of 8.
     pub fn zero(&self, offset: usize, len: usize) {
         let _ = self.at(offset, len);
-        for word in self.words(offset, len / 8) {
-            word.store(0, Relaxed);
-        }
+        let (turns, rest) = self.words(offset, len / 8).as_chunks::<TURN>();
+        let mut zero = |word: &AtomicU64, ()| word.store(0, Relaxed);
+        along(turns.iter().map(|turn| (turn, repeat(()))), &mut zero);
+        along(once((rest, repeat(()))), &mut zero);
+    }
+}
+
+/// Walks along two runs of words, a turn at a time.
+#[inline]
+fn along<A: IntoIterator, B: IntoIterator>(
+    turns: impl Iterator<Item = (A, B)>,
+    mut each: impl FnMut(A::Item, B::Item),
+) {
+    for (a, b) in turns {
+        a.into_iter().zip(b).for_each(|(a, b)| each(a, b));
     }
 }
 
@@ -291,6 +348,25 @@ mod tests {
             .map(|word| word.load(Relaxed))
             .collect();
         assert_eq!(words, [0, 0x0101_0101_0101_0101, 0x0101_0101_0101_0101, 0]);
+    }
+
+    #[test]
+    fn words_are_loaded_and_put_elsewhere_in_one_pass() {
+        let region = region();
+        let data: vec::Vec<u8> = (0..=255).cycle().take(PAGE).collect();
+        region.copy_in(8, &data);
+        for words in [0, 1, 15, 16, 17, 40] {
+            let (mut to, mut put) = (vec![0; words + 1], vec![0; 8 * words + 8]);
+            region.zero(PAGE + 8, PAGE - 8);
+            let also = Some((&region, PAGE + 16));
+            let any = region.load(8, &mut to[..words], also);
+            assert_eq!(to[..words].as_bytes(), &data[..8 * words]);
+            assert_eq!(any, to.iter().fold(0, |any, word| any | word));
+            region.copy_out(PAGE + 16, &mut put);
+            assert_eq!(put[..8 * words], data[..8 * words]);
+            assert_eq!(put[8 * words..], [0; 8], "not beyond the end");
+            assert_eq!(region.load(8, &mut to[..words], None), any);
+        }
     }
 
     #[test]

@@ -55,7 +55,9 @@ enum Busy {
     Sent(Token),
     /// It came back; nobody has looked yet.
     Back(Buffer, Result<(), IoError>),
-    /// It was given back to the queue, or never came.
+    /// The request failed, and the queue kept the buffer; nobody has looked yet.
+    Kept(IoError),
+    /// The buffer was given back to the queue, or never came.
     Gone,
 }
 
@@ -118,6 +120,7 @@ impl<D: Device> Io<D> {
                     token.abandon();
                     free = false;
                 }
+                Busy::Kept(_) => free = false,
                 Busy::Gone => {}
             }
         }
@@ -274,15 +277,19 @@ impl<D: Device> Io<D> {
     /// # Errors
     /// Its request failed.
     pub(crate) fn harvest(&mut self) -> Result<Option<(usize, Purpose)>, Error> {
-        let back = |lane: &Lane| matches!(lane.state, Busy::Back(..));
+        let back = |lane: &Lane| matches!(lane.state, Busy::Back(..) | Busy::Kept(_));
         let Some(at) = self.lanes.iter().position(back) else {
             return Ok(None);
         };
         let lane = &mut self.lanes[at];
-        let Busy::Back(buffer, result) = core::mem::replace(&mut lane.state, Busy::Gone) else {
-            return Ok(None);
+        let result = match core::mem::replace(&mut lane.state, Busy::Gone) {
+            Busy::Back(buffer, result) => {
+                lane.state = Busy::Idle(buffer);
+                result
+            }
+            Busy::Kept(error) => Err(error),
+            Busy::Idle(_) | Busy::Sent(_) | Busy::Gone => return Ok(None),
         };
-        lane.state = Busy::Idle(buffer);
         let (purpose, sector) = (lane.purpose, lane.sector);
         let what = purpose.what;
         match result {
@@ -380,9 +387,11 @@ fn take_data(lanes: &mut [Lane], number: u32, completion: Completion) -> Result<
     match core::mem::replace(&mut lane.state, Busy::Gone) {
         Busy::Sent(token) => match token.settle(&completion) {
             Ok(()) => {
-                if let Some(buffer) = completion.request.buffer {
-                    lane.state = Busy::Back(buffer, completion.result);
-                }
+                lane.state = match (completion.request.buffer, completion.result) {
+                    (Some(buffer), result) => Busy::Back(buffer, result),
+                    (None, Err(error)) => Busy::Kept(error),
+                    (None, Ok(())) => Busy::Gone,
+                };
                 Ok(())
             }
             Err(token) => {

@@ -166,8 +166,9 @@ pub trait Host: Time {
 pub enum Link {
     /// For jobs: with whatever both ends offer.
     Ordinary,
-    /// For the image: no permanent grants, the largest ring and requests, so
-    /// that any page of job memory is written and read in place.
+    /// For the image: the largest ring and requests. Where the host keeps grants
+    /// mapped, the scratch memory alone is granted; otherwise any page of job
+    /// memory is written and read in place.
     Image,
 }
 

@@ -119,6 +119,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "if sum_pages(sum, memory, places, page) == [1; 16] {",
     ),
     mutant(
+        "a chunk's checksum is not compared where it goes through a lane",
+        LOAD,
+        "if place_pages(sum, lane, places, into, page) != entry.sum {",
+        "if place_pages(sum, lane, places, into, page) == [1; 16] {",
+    ),
+    mutant(
         "pages that were not stored keep what was there",
         LOAD,
         "absent.for_each(|page| memory.zero(page * PAGE, PAGE));",

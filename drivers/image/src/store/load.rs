@@ -11,7 +11,6 @@ use crate::seal::Seal;
 use crate::{Damage, Device, Error, Header, Key, SavedDisk, SlotId, Slots, Verdict};
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::Ordering::Relaxed;
 use firn_block::shm::Region;
 use firn_block::{Op, PAGE};
 use zerocopy::{FromBytes, IntoBytes};
@@ -95,6 +94,8 @@ struct Reader<'a> {
     next: u32,
     /// The next chunk of which the pages that are not stored become zero.
     zeroed: u32,
+    /// Requests go straight into the memory, where there is one.
+    in_place: bool,
     /// Requests out for each chunk.
     left: Vec<u8>,
     codec: Option<Codec>,
@@ -164,6 +165,7 @@ impl<D: Device> Store<D> {
             into,
             next: 0,
             zeroed: 0,
+            in_place: into.is_some() && !self.mapped,
             left,
             codec,
             loaded: Loaded::default(),
@@ -185,7 +187,9 @@ impl<D: Device> Store<D> {
             if self.verify_one(reader)? || reader.zero_one() {
                 self.io.glance().await?;
             } else if reader.all_asked() && self.io.in_flight() == 0 {
-                return Ok(());
+                // A buffer that the queue kept was not verified.
+                let all = reader.left.iter().all(|left| *left == 0);
+                return if all { Ok(()) } else { Err(Error::Gone) };
             } else {
                 self.io.turn(WHAT).await?;
             }
@@ -220,7 +224,7 @@ impl<D: Device> Store<D> {
         };
         let place = table.header.data_place() + entry.place;
         let own = self.own_lanes();
-        if reader.into.is_some() && table.in_place(entry) {
+        if reader.in_place && table.in_place(entry) {
             let runs = entry.runs().count();
             if self.io.idle_count(own, usize::MAX) < runs {
                 return Ok(false);
@@ -303,7 +307,7 @@ impl Reader<'_> {
         });
         let stored = (0..CHUNK_PAGES).filter(|page| entry.has(*page));
         match (self.into, &mut self.codec) {
-            (Some(memory), _) if table.in_place(entry) => {
+            (Some(memory), _) if self.in_place && table.in_place(entry) => {
                 let places = stored.map(|page| first + page);
                 if sum_pages(sum, memory, places, page) != entry.sum {
                     return Err(wrong);
@@ -318,11 +322,9 @@ impl Reader<'_> {
                 }
             }
             (into, None) => {
-                if sum_pages(sum, lane, 0..entry.page_count(), page) != entry.sum {
+                let places = stored.map(|page| first + page);
+                if place_pages(sum, lane, places, into, page) != entry.sum {
                     return Err(wrong);
-                }
-                if let Some(memory) = into {
-                    scatter(lane, stored.map(|page| first + page), memory);
                 }
             }
         }
@@ -369,21 +371,26 @@ fn sum_pages(
     copy: &mut Page,
 ) -> [u8; 16] {
     for page in pages {
-        copy_page(memory, page, copy);
+        copy_page(memory, page, copy, None);
         sum.add(copy.as_bytes());
     }
     sum.end()
 }
 
-/// Copies the pages at the start of a lane to their places.
-fn scatter(lane: &Region, pages: impl Iterator<Item = usize>, memory: &Region) {
-    for (at, page) in pages.enumerate() {
-        let from = lane.words(at * PAGE, PAGE / 8);
-        let to = memory.words(page * PAGE, PAGE / 8);
-        for (to, from) in to.iter().zip(from) {
-            to.store(from.load(Relaxed), Relaxed);
-        }
+/// Copies the pages at the start of a lane to their `places`, if there is a
+/// memory; the sum of what was copied.
+fn place_pages(
+    mut sum: Sum,
+    lane: &Region,
+    places: impl Iterator<Item = usize>,
+    into: Option<&Region>,
+    copy: &mut Page,
+) -> [u8; 16] {
+    for (at, place) in places.enumerate() {
+        copy_page(lane, at, copy, into.map(|memory| (memory, place * PAGE)));
+        sum.add(copy.as_bytes());
     }
+    sum.end()
 }
 
 /// A table from its bytes, which end with the zeros behind it.

@@ -72,6 +72,10 @@ const DEPTH: usize = 64;
 const MAX_RUNS: usize = 16;
 /// More lanes for whole chunks are not worth their memory.
 const MAX_STAGING: usize = 32;
+/// So many with a host that keeps memory mapped: Linux keeps 1056 pages of a disk,
+/// and maps and unmaps all beyond that with each request, which takes longer than
+/// the request itself.
+const MAPPED_STAGING: usize = 4;
 
 /// A page copied out of shared memory, to be looked at.
 type Page = [u64; PAGE / 8];
@@ -88,6 +92,8 @@ pub struct Store<D: Device> {
     scratch: Region,
     /// Lanes for whole chunks; they follow the block lane.
     staging: usize,
+    /// The memory goes through these lanes, too: they stay mapped.
+    mapped: bool,
     page: Box<Page>,
 }
 
@@ -111,7 +117,9 @@ impl<D: Device> Store<D> {
         let Some(more) = pages.checked_sub(BLOCK_PAGES) else {
             return Err(Error::Memory("too little scratch memory"));
         };
-        let staging = (more / CHUNK_PAGES).min(MAX_STAGING);
+        let mapped = device.with_queue(|queue| queue.keeps_mapped())?;
+        let most = if mapped { MAPPED_STAGING } else { MAX_STAGING };
+        let staging = (more / CHUNK_PAGES).min(most);
         let mut io = Io::new(device, limits);
         io.add(1, |_| scratch.pages(0, BLOCK_PAGES))?;
         let chunk = |number| scratch.pages(BLOCK_PAGES + number * CHUNK_PAGES, CHUNK_PAGES);
@@ -120,6 +128,7 @@ impl<D: Device> Store<D> {
             io,
             scratch,
             staging,
+            mapped,
             page: Box::new([0; PAGE / 8]),
         })
     }
@@ -141,6 +150,7 @@ impl<D: Device> Store<D> {
             io,
             scratch,
             staging: 0,
+            mapped: true,
             page: Box::new([0; PAGE / 8]),
         })
     }
@@ -246,6 +256,7 @@ impl<D: Device> Store<D> {
         let _ = self.io.settle("waiting for earlier requests").await;
         self.io.remove(self.own_lanes());
         match memory {
+            _ if self.mapped => Ok(()),
             Some(memory) => self.io.add(DEPTH, |_| memory.alias()),
             None => Ok(()),
         }

@@ -95,11 +95,16 @@ impl<D: Device> Store<D> {
                     ..RawEntry::default()
                 },
             };
-            let left = self.prepare(plan, seal.as_ref(), source.memory, &mut free, &mut chunk);
+            let lane = match plan.codec.is_none() && self.mapped {
+                true => Some(self.lane(1, self.own_lanes()).await?),
+                false => None,
+            };
+            let seal = seal.as_ref();
+            let left = self.prepare(plan, seal, source.memory, &mut free, &mut chunk, lane);
             written.zero += left.zero;
             written.free += left.free;
             if chunk.entry.page_count() > 0 {
-                self.send_chunk(plan, source.memory, &chunk, &mut written)
+                self.send_chunk(plan, source.memory, &chunk, lane, &mut written)
                     .await?;
             }
             // Nobody starves, the ring neither, while there is more to look at.
@@ -110,7 +115,8 @@ impl<D: Device> Store<D> {
     }
 
     /// Looks at a chunk's pages, once, and completes its entry. What is to be
-    /// compressed or sealed is in the codec then.
+    /// compressed or sealed is in the codec then; without one, what is stored is
+    /// in the lane, if there is one.
     fn prepare(
         &mut self,
         plan: &mut Plan,
@@ -118,15 +124,17 @@ impl<D: Device> Store<D> {
         memory: &Region,
         free: &mut Free<'_>,
         chunk: &mut Chunk,
+        lane: Option<usize>,
     ) -> Left {
         let page = &mut self.page;
+        let lane = lane.map(|lane| self.io.memory(lane));
         let mut sum = Sum::new(plan.header.generation, Of::Chunk(chunk.index));
         let mut length = 0;
         let left = match &mut plan.codec {
-            None => scan(memory, chunk, free, page, |bytes| sum.add(bytes)),
+            None => scan(memory, chunk, free, (page, lane), |bytes| sum.add(bytes)),
             Some(codec) => {
                 let input = codec.input();
-                scan(memory, chunk, free, page, |bytes| {
+                scan(memory, chunk, free, (page, None), |bytes| {
                     input[length..length + PAGE].copy_from_slice(bytes);
                     length += PAGE;
                 })
@@ -151,25 +159,30 @@ impl<D: Device> Store<D> {
         plan: &Plan,
         memory: &Region,
         chunk: &Chunk,
+        lane: Option<usize>,
         written: &mut Written,
     ) -> Result<(), Error> {
         let entry = &chunk.entry;
         let place = plan.header.data_place() + entry.place;
-        match &plan.codec {
-            Some(codec) => {
+        match (&plan.codec, lane) {
+            (_, Some(lane)) => {
+                self.send_staged(plan, lane, place, entry).await?;
+                written.staged += 1;
+            }
+            (Some(codec), None) => {
                 let lane = self.lane(1, self.own_lanes()).await?;
                 let bytes = &codec.coded[..entry.stored as usize];
                 fill(&self.io.memory(lane), bytes, entry.padded() as usize);
                 self.send_staged(plan, lane, place, entry).await?;
                 written.staged += 1;
             }
-            None if entry.runs().count() > MAX_RUNS => {
+            (None, None) if entry.runs().count() > MAX_RUNS => {
                 let lane = self.lane(1, self.own_lanes()).await?;
                 gather(memory, chunk, &self.io.memory(lane));
                 self.send_staged(plan, lane, place, entry).await?;
                 written.staged += 1;
             }
-            None => {
+            (None, None) => {
                 let mut place = place;
                 for (first, count) in entry.runs() {
                     let lane = self.lane(self.own_lanes(), usize::MAX).await?;
@@ -277,23 +290,25 @@ const fn purpose(tag: u32) -> Purpose {
     Purpose { what: WHAT, tag }
 }
 
-/// Looks at a chunk's pages once: notes those that are to be stored, and hands
-/// each of them out.
+/// Looks at a chunk's pages once: notes those that are to be stored, puts them
+/// one behind the other into the lane, if there is one, and hands each out.
 fn scan(
     memory: &Region,
     chunk: &mut Chunk,
     free: &mut Free<'_>,
-    copy: &mut Page,
+    (copy, lane): (&mut Page, Option<Region>),
     mut each: impl FnMut(&[u8]),
 ) -> Left {
     let mut left = Left::default();
+    let mut place = 0;
     let end = memory.page_count().min(chunk.first + CHUNK_PAGES);
     for page in chunk.first..end {
         if free.has(page) {
             left.free += 1;
-        } else if copy_page(memory, page, copy) {
+        } else if copy_page(memory, page, copy, lane.as_ref().map(|lane| (lane, place))) {
             left.zero += 1;
         } else {
+            place += PAGE;
             chunk.entry.set(page - chunk.first);
             each(copy.as_bytes());
         }
@@ -301,14 +316,15 @@ fn scan(
     left
 }
 
-/// Copies a page out of shared memory; whether it is all zero.
-pub(super) fn copy_page(memory: &Region, page: usize, copy: &mut Page) -> bool {
-    let words = memory.words(page * PAGE, copy.len());
-    let mut any = 0;
-    for (to, from) in copy.iter_mut().zip(words) {
-        *to = from.load(Relaxed);
-        any |= *to;
-    }
+/// Copies a page out of shared memory, and to a place in other such memory, if
+/// one is given; whether it is all zero.
+pub(super) fn copy_page(
+    memory: &Region,
+    page: usize,
+    copy: &mut Page,
+    also: Option<(&Region, usize)>,
+) -> bool {
+    let any = memory.load(page * PAGE, copy, also);
     any == 0
 }
 

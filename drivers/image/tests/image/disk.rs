@@ -24,6 +24,8 @@ pub(crate) struct Moods {
     pub(crate) lazy: u64,
     /// This request fails.
     pub(crate) fail: Option<u64>,
+    /// A request that fails comes back without its buffer.
+    pub(crate) withholds: bool,
     /// Nothing is carried out from this request on.
     pub(crate) stuck: Option<u64>,
     /// There is no queue from this request on.
@@ -44,6 +46,7 @@ pub(crate) struct Disk {
     /// What was asked for, in order of completion.
     pub(crate) log: Vec<(Op, u64, u64)>,
     pub(crate) registered: usize,
+    pub(crate) most_registered: usize,
     pub(crate) most_in_flight: usize,
     kept: Vec<Buffer>,
     waiting: VecDeque<(TokenId, Request)>,
@@ -68,12 +71,14 @@ impl Disk {
                 return;
             }
             let at = self.rng.below(self.waiting.len() as u64) as usize;
-            let Some((token, request)) = self.waiting.remove(at) else {
+            let Some((token, mut request)) = self.waiting.remove(at) else {
                 return;
             };
             let failed = self.moods.fail == Some(self.served);
             if !failed {
                 self.carry_out(&request);
+            } else if self.moods.withholds {
+                self.kept.extend(request.buffer.take());
             }
             let error = IoError::Failed { status: -1 };
             let result = if failed { Err(error) } else { Ok(()) };
@@ -143,6 +148,7 @@ impl Queue for Disk {
 
     fn register(&mut self, region: Region) -> Result<Buffer, RegisterError> {
         self.registered += 1;
+        self.most_registered = self.most_registered.max(self.registered);
         Ok(Buffer::new(region, 1, 0))
     }
 
@@ -160,6 +166,10 @@ impl Queue for Disk {
         let at = self.kept.iter().position(fits)?;
         self.registered += 1;
         Some(self.kept.swap_remove(at))
+    }
+
+    fn keeps_mapped(&self) -> bool {
+        self.moods.keeps_pages
     }
 
     fn submit(&mut self, request: Request) -> Result<Token, Refused> {
@@ -224,6 +234,7 @@ impl Host {
             pace: 5,
             lazy: 1,
             fail: None,
+            withholds: false,
             stuck: None,
             gone: None,
             keeps_pages: false,
@@ -238,6 +249,7 @@ impl Host {
                 cached: Vec::new(),
                 log: Vec::new(),
                 registered: 0,
+                most_registered: 0,
                 most_in_flight: 0,
                 kept: Vec::new(),
                 waiting: VecDeque::new(),

@@ -34,6 +34,36 @@ fn an_error_of_any_request_ends_the_freeze_and_leaves_no_image_unknown() {
 }
 
 #[test]
+fn a_failed_request_is_one_even_if_the_queue_keeps_its_buffer() {
+    let memory = Memory::random(700, 4);
+    let good = frozen(&memory.0, How::default());
+    for keeps_pages in [false, true] {
+        let load = |fail| {
+            let host = Host::with(good.data(), 1);
+            host.disk.borrow_mut().moods.fail = fail;
+            host.disk.borrow_mut().moods.withholds = true;
+            host.disk.borrow_mut().moods.keeps_pages = keeps_pages;
+            let mut session = Session::new(&host, 3);
+            let outcome = run(async {
+                let (area, slots) = session.look().await?;
+                let table = session.store.read_table(area, &slots, None).await?;
+                session.store.load(&table, &Memory::new(700).0).await
+            });
+            (outcome, host.served())
+        };
+        let (whole, requests) = load(None);
+        whole.expect("it is whole");
+        for nth in 0..requests {
+            let (outcome, _) = load(Some(nth));
+            assert!(
+                matches!(outcome, Err(Error::Io { .. })),
+                "{nth}: {outcome:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_host_that_stops_answering_is_not_waited_for_for_ever() {
     let memory = Memory::random(700, 4);
     let whole = Host::new(4 << 20);

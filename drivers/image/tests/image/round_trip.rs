@@ -41,11 +41,14 @@ fn every_memory_comes_back_whichever_way_it_is_written() {
         host.disk.borrow_mut().info.logical_block = if seed % 3 == 0 { 4096 } else { 512 };
         host.disk.borrow_mut().moods.depth = 1 + rng.below(64) as usize;
         let chunks = 1 + rng.below(3) as usize;
+        let kept = [0, 1].map(|_| rng.below(2) == 0);
+        host.disk.borrow_mut().moods.keeps_pages = kept[0];
         run(Session::new(&host, chunks).freeze(&memory.0, &[], how)).expect("it fits");
         assert_eq!(host.disk.borrow().registered, 0, "all buffers are back");
 
         let again = Host::with(host.data(), seed);
         again.disk.borrow_mut().info.logical_block = host.disk.borrow().info.logical_block;
+        again.disk.borrow_mut().moods.keeps_pages = kept[1];
         let into = Memory::random(pages, seed + 1);
         let mut session = Session::new(&again, chunks);
         run(session.load(&into.0, key.as_ref())).expect("it is whole");
@@ -77,6 +80,28 @@ fn only_pages_that_say_something_are_stored() {
         expected[page * PAGE..][..PAGE].fill(0);
     }
     assert!(into.bytes() == expected);
+}
+
+#[test]
+fn a_host_that_keeps_memory_mapped_sees_the_scratch_memory_alone() {
+    let memory = Memory::random(1000, 3);
+    for page in 0..600 {
+        memory.0.copy_in(page * PAGE, &[1]);
+    }
+    let host = Host::new(8 << 20);
+    host.disk.borrow_mut().moods.keeps_pages = true;
+    let mut session = Session::new(&host, 3);
+    let lanes = host.disk.borrow().registered;
+    let written = run(session.freeze(&memory.0, &[], How::default())).expect("it fits");
+    assert_eq!((written.in_place, written.staged), (0, 4));
+    let most = |host: &Host| std::mem::take(&mut host.disk.borrow_mut().most_registered);
+    assert_eq!((lanes, most(&host)), (4, 4));
+    drop(session);
+
+    let into = Memory::random(1000, 5);
+    run(Session::new(&host, 50).load(&into.0, None)).expect("it is whole");
+    assert!(into.bytes() == memory.bytes());
+    assert_eq!(most(&host), 1 + 4, "no more than Linux keeps");
 }
 
 #[test]

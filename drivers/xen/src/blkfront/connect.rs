@@ -131,7 +131,7 @@ impl<H: Hal> Vbd<H> {
         })
         .await?;
         let keys = self.keys(other).await?;
-        let order = keys.ring_order(self.agreed.get().max_ring_order)?;
+        let order = keys.ring_order(self.terms().max_ring_order)?;
         let link = self.make_link(other, 1 << order)?;
         match self.publish_and_wait(other, &link).await {
             Ok(features) => self.go_live(other, link, &features).await,
@@ -204,7 +204,7 @@ impl<H: Hal> Vbd<H> {
         let until = self.step_deadline();
         self.wait_for(other, until, step, connected).await?;
         let keys = self.keys(other).await?;
-        let agreed = self.agreed.get();
+        let agreed = self.terms();
         let mut features = keys.features(agreed.max_segments)?;
         features.persistent &= agreed.persistent;
         Ok(features)
@@ -230,7 +230,7 @@ impl<H: Hal> Vbd<H> {
         }
         keys.push(("event-channel".to_string(), port.0.to_string()));
         keys.push(("protocol".to_string(), PROTOCOL.to_string()));
-        let persistent = u32::from(self.agreed.get().persistent).to_string();
+        let persistent = u32::from(self.terms().persistent).to_string();
         keys.push(("feature-persistent".to_string(), persistent));
 
         let write_all = async |transaction: &Transaction<H>| {

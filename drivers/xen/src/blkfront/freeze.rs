@@ -234,9 +234,10 @@ impl<H: Hal> Vbd<H> {
 
     /// Connects a disk that is shut, from wherever it is, and leaves it shut
     /// ([`Freezing`](Lifecycle::Freezing)): [`Front::private`](super::Front::private)
-    /// is the way in. A connection on other terms is ended before. On the terms
-    /// of an image, all of memory may be registered as one region, at no cost,
-    /// and requests carry [`Buffer::part`](firn_block::Buffer::part)s of it.
+    /// is the way in. A connection on other terms is ended before. Where
+    /// [`Queue::keeps_mapped`](firn_block::Queue::keeps_mapped) says no, all of
+    /// memory may be registered as one region, at no cost, and requests carry
+    /// [`Buffer::part`](firn_block::Buffer::part)s of it.
     ///
     /// # Errors
     /// [`WhyNot::Connect`]: it is frozen again and may be tried again.
@@ -275,7 +276,7 @@ impl<H: Hal> Vbd<H> {
 
     /// Whether the present connection was made on these terms.
     fn is_on(&self, terms: Terms) -> bool {
-        self.agreed.get() == self.config.on(terms)
+        self.agreed.get() == terms
     }
 
     /// Has the disk connect, on whatever terms it is about to.

@@ -311,7 +311,7 @@ impl<H: Hal> Front<H> {
     }
 
     /// The backend, if it keeps grants mapped.
-    fn keeps_grants(&self) -> Option<DomId> {
+    pub(super) fn keeps_grants(&self) -> Option<DomId> {
         let persistent = self.link.as_ref().filter(|link| link.persistent);
         persistent.map(|link| link.backend)
     }

@@ -57,6 +57,10 @@ impl<H: Hal> Queue for PrivateQueue<'_, H> {
         self.0.reuse_for(pages, Owner::Kernel)
     }
 
+    fn keeps_mapped(&self) -> bool {
+        self.0.keeps_grants().is_some()
+    }
+
     fn submit(&mut self, request: Request) -> Result<Token, Refused> {
         self.0.accept(request, Owner::Kernel)
     }

@@ -60,7 +60,7 @@ impl VbdConfig {
                 Self {
                     max_ring_order,
                     max_segments,
-                    persistent: false,
+                    persistent: self.persistent && !self.frugal,
                     ..self
                 }
             }
@@ -120,9 +120,9 @@ pub(super) enum Wish {
 pub enum Terms {
     /// Jobs: whatever both ends offer, within the configuration.
     Ordinary,
-    /// An image: any page of memory may be part of a request without being
-    /// granted for good, and requests are as large and as many as the backend
-    /// can take, or as a small guest can.
+    /// An image: requests are as large and as many as the backend can take, or as
+    /// a small guest can. That one grants nothing for good, so that any page of
+    /// memory may be part of a request.
     Image,
 }
 
@@ -163,7 +163,7 @@ pub struct Vbd<H: Hal> {
     /// Where the kernel wants the device to be.
     pub(super) wish: Cell<Wish>,
     /// What the present connection negotiates.
-    pub(super) agreed: Cell<VbdConfig>,
+    pub(super) agreed: Cell<Terms>,
     /// Until when the backend may take to close for a freeze.
     pub(super) freeze_until: Cell<Instant>,
     /// Why the last freeze or thaw failed, until its caller has looked.
@@ -201,7 +201,7 @@ impl<H: Hal> Vbd<H> {
             ended: Cell::new(false),
             changed: changed.clone(),
             wish: Cell::new(Wish::Open),
-            agreed: Cell::new(config),
+            agreed: Cell::new(Terms::Ordinary),
             freeze_until: Cell::new(Instant::default()),
             failure: RefCell::new(None),
             comes_back: Cell::new(false),
@@ -250,11 +250,16 @@ impl<H: Hal> Vbd<H> {
     }
 
     /// What the next connection is to negotiate.
-    pub(super) fn wanted(&self) -> VbdConfig {
+    pub(super) fn wanted(&self) -> Terms {
         match self.wish.get() {
-            Wish::Shut(terms) => self.config.on(terms),
-            Wish::Open | Wish::Frozen => self.config,
+            Wish::Shut(terms) => terms,
+            Wish::Open | Wish::Frozen => Terms::Ordinary,
         }
+    }
+
+    /// What the present connection may use.
+    pub(super) fn terms(&self) -> VbdConfig {
+        self.config.on(self.agreed.get())
     }
 
     /// When a step that begins now must be done, by the backend and xenstore.

@@ -3,19 +3,19 @@
 use crate::common::*;
 use firn_block::gate::Lifecycle;
 use firn_block::{Completion, Op, PAGE, Queue, Request, Why};
-use firn_peers::{Config, SECTORS, World, live, pattern};
+use firn_peers::{Config, FakeMachine, SECTORS, World, live, pattern};
 use firn_xen::Hal;
-use firn_xen::blkfront::{AdoptError, Adopted, DiskStep, Terms, VbdConfig};
+use firn_xen::blkfront::{AdoptError, Adopted, DiskStep, Terms, Vbd, VbdConfig};
+use std::rc::Rc;
 
 #[test]
 fn an_image_is_written_over_plain_grants_from_parts_of_one_region() {
-    let mut world = live(Config::default());
-    assert_eq!(freeze_now(&mut world, 0).0, Ok(()));
-    let (disk, until) = (world.vbd(0), in_seconds(&world, 5));
-    let (connected, _) = world.finish(async move { disk.connect(Terms::Image, until).await });
-    assert_eq!(connected, Ok(()));
-    let vbd = world.vbd(0);
-    assert_eq!(vbd.state(), Lifecycle::Freezing);
+    let mut world = live(Config {
+        persistent: false,
+        ..Config::default()
+    });
+    let vbd = connect_for_an_image(&mut world);
+    assert!(!vbd.front.borrow_mut().private().keeps_mapped());
     assert_eq!(vbd.front.borrow().info().max_transfer, 256 * 4096);
     let grants = world.machine.live_grants().len();
     let memory = world.machine.alloc_shared(1024).expect("memory");
@@ -48,8 +48,52 @@ fn an_image_is_written_over_plain_grants_from_parts_of_one_region() {
     let refused = vbd.open().map_err(|error| error.step);
     assert_eq!(refused, Err(DiskStep::Open), "not on these terms");
     assert_eq!(thaw_now(&mut world, 0), Ok(()));
-    assert!(world.backends[0].persistent_grants().is_some());
     assert_works(&mut world, 0);
+}
+
+#[test]
+fn what_an_image_goes_through_is_granted_once_where_the_backend_keeps_it() {
+    let mut world = live(Config::default());
+    let vbd = connect_for_an_image(&mut world);
+    assert!(vbd.front.borrow_mut().private().keeps_mapped());
+    let memory = world.machine.alloc_shared(256).expect("memory");
+    let mut lane = vbd.front.borrow_mut().private().register(memory).ok();
+    let grants = world.machine.live_grants().len();
+    for i in 0..4 {
+        let buffer = lane.take().expect("it came back");
+        buffer.region().copy_in(0, &pattern(i, 256 * 4096));
+        let request = Request::data(Op::Write, i * 2048, buffer, 256 * 4096);
+        let token = vbd.front.borrow_mut().private().submit(request);
+        token.expect("room").abandon();
+        vbd.front.borrow_mut().private().kick();
+        world.settle();
+        let mut take = |completion: Completion| {
+            assert_eq!(completion.result, Ok(()));
+            lane = completion.request.buffer;
+        };
+        vbd.front.borrow_mut().private().poll(1, &mut take);
+        let content = world.backends[0].disk().content(i * 2048, 2048);
+        assert_eq!(content, pattern(i, 256 * 4096));
+    }
+    assert_eq!(world.machine.live_grants().len(), grants, "none by request");
+    let lane = lane.expect("it came back");
+    let kept = vbd.front.borrow_mut().private().unregister(lane);
+    assert!(matches!(kept, firn_block::Unregistered::StillMapped));
+    let refused = vbd.open().map_err(|error| error.step);
+    assert_eq!(refused, Err(DiskStep::Open), "not on these terms");
+    assert_eq!(thaw_now(&mut world, 0), Ok(()));
+    assert_works(&mut world, 0);
+}
+
+/// Freezes the disk, and connects it for an image.
+fn connect_for_an_image(world: &mut World) -> Rc<Vbd<FakeMachine>> {
+    assert_eq!(freeze_now(world, 0).0, Ok(()));
+    let (disk, until) = (world.vbd(0), in_seconds(world, 5));
+    let (connected, _) = world.finish(async move { disk.connect(Terms::Image, until).await });
+    assert_eq!(connected, Ok(()));
+    let vbd = world.vbd(0);
+    assert_eq!(vbd.state(), Lifecycle::Freezing);
+    vbd
 }
 
 #[test]
