@@ -119,7 +119,7 @@ pub trait Host: Time {
 
     /// Lends memory outside job memory to the image code for work on a disk: at
     /// least [`firn_image::Store::MIN_SCRATCH`] pages for one that is connected
-    /// by [`Link::Image`], 8 MiB are good; less for one that is only looked at.
+    /// by [`Link::Image`], 4 MiB are good; less for one that is only looked at.
     ///
     /// # Errors
     /// [`Fault::NoMemory`] when it is lent, or a disk still has it.

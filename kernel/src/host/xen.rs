@@ -34,7 +34,8 @@ impl Hal for XenHal {
 
     fn alloc_shared(&self, pages: usize) -> Option<Region> {
         mm::allocate_shared(pages)
-            .inspect_err(|e| log::warn!("shared pages: {e}"))
+            // Whoever asks may do with less, and says so else.
+            .inspect_err(|e| log::debug!("shared pages: {e}"))
             .ok()
     }
 

@@ -13,8 +13,9 @@ use firn_xen::{Hal, Xen};
 use super::device::VbdDevice;
 use crate::mm::PAGE;
 
-/// Chunks of working memory for an image, if there is enough; else fewer.
-const MOST_CHUNKS: usize = 8;
+/// Chunks of working memory for an image, if there is enough; else fewer. More
+/// are not used where a backend keeps them mapped.
+const MOST_CHUNKS: usize = 4;
 const CHUNK_PAGES: usize = CHUNK / PAGE as usize;
 
 /// Memory that is lent, or kept for the next time.
@@ -57,13 +58,14 @@ impl<H: Hal> Scratch<H> {
         Ok(())
     }
 
-    /// Memory for so many chunks. More than one only where more than that is left:
-    /// the ring of the image disk and the compressor have to live, too.
+    /// Memory for so many chunks. More than one only where another is left: the
+    /// compressor has to live, too. The ring of the image disk needs less than
+    /// the one that it replaces.
     fn take(&self, chunks: usize) -> Option<Region> {
         let hal = &self.xen.hal;
         let region = hal.alloc_shared(Self::LOOK + chunks * CHUNK_PAGES)?;
         if chunks > 1 {
-            let Some(rest) = hal.alloc_shared((chunks + 2) * CHUNK_PAGES) else {
+            let Some(rest) = hal.alloc_shared(CHUNK_PAGES) else {
                 hal.free_shared(region);
                 return None;
             };

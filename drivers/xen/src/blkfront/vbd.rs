@@ -42,9 +42,11 @@ pub struct VbdConfig {
     pub deadline: Duration,
 }
 
+/// The image code has no more requests out than such a ring holds; a larger one
+/// would cost a page of boot memory for every request more.
+const IMAGE_RING_ORDER: u32 = 1;
 /// Every page in flight needs a grant, and all that is remembered of them must
 /// fit into a small guest: 64 requests of 448 KiB fit into 16 frames of the table.
-const FRUGAL_RING_ORDER: u32 = 1;
 const FRUGAL_SEGMENTS: usize = 112;
 
 impl VbdConfig {
@@ -52,18 +54,15 @@ impl VbdConfig {
     pub(super) const fn on(self, terms: Terms) -> Self {
         match terms {
             Terms::Ordinary => self,
-            Terms::Image => {
-                let (max_ring_order, max_segments) = match self.frugal {
-                    true => (FRUGAL_RING_ORDER, FRUGAL_SEGMENTS),
-                    false => (super::MAX_RING_ORDER, usize::MAX),
-                };
-                Self {
-                    max_ring_order,
-                    max_segments,
-                    persistent: self.persistent && !self.frugal,
-                    ..self
-                }
-            }
+            Terms::Image => Self {
+                max_ring_order: IMAGE_RING_ORDER,
+                max_segments: match self.frugal {
+                    true => FRUGAL_SEGMENTS,
+                    false => usize::MAX,
+                },
+                persistent: self.persistent && !self.frugal,
+                ..self
+            },
         }
     }
 }
@@ -120,7 +119,7 @@ pub(super) enum Wish {
 pub enum Terms {
     /// Jobs: whatever both ends offer, within the configuration.
     Ordinary,
-    /// An image: requests are as large and as many as the backend can take, or as
+    /// An image: requests are as large as the backend can take, or as
     /// a small guest can. That one grants nothing for good, so that any page of
     /// memory may be part of a request.
     Image,
