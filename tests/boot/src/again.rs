@@ -16,7 +16,8 @@ const TRIES: u32 = 3;
 /// # Errors
 /// The scenario's.
 pub fn again<T>(body: impl FnMut() -> Result<T>) -> Result<T> {
-    let broken = || Bench::shared(Host::Xen).map_or(0, |bench| bench.lab.broken().len());
+    let broken =
+        || Bench::shared(Host::Xen).map_or(0, |bench| bench.lab.broken(&Bench::elf()).len());
     repeat(broken, body)
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use firn_lab::{Exit, Guest, Lab, by_line, tail};
 
+use crate::bench::Bench;
 use crate::disks;
 use crate::results::JobResult;
 
@@ -67,7 +68,7 @@ impl<'a> Watched<'a> {
             .guest
             .wait_exit(deadline)
             .map_err(|error| anyhow!("{error:#}{}", self.early()))?;
-        let broken = self.lab.broken();
+        let broken = self.lab.broken(&Bench::elf());
         if self.guest.domain().is_some_and(|id| broken.contains(&id)) {
             bail!("the emulator broke the guest, which could do nothing: try again (docs/lab.md)");
         }

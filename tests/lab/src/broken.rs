@@ -1,30 +1,112 @@
 //! Guests that the emulator broke.
 //!
-//! QEMU's software emulation of SVM (10.0) now and then ends a guest's turn
-//! twice: what it then keeps as the guest's registers are the hypervisor's own.
-//! The guest's next turn begins in the hypervisor's code with the guest's page
-//! tables, and ends in a triple fault. Xen's dump shows it beyond doubt: a
-//! guest cannot have Xen's code segment and an address of Xen's image. It
-//! happens more often on a busy machine.
+//! QEMU's software emulation of SVM (10.0) now and then fails where a guest's turn
+//! ends or begins. Xen's dump of the triple fault that follows shows it:
+//!
+//! - The turn ended twice: what is kept as the guest's registers are the
+//!   hypervisor's own. A guest cannot have Xen's code segment and an address of
+//!   Xen's image.
+//! - The turn began on pages that are not the guest's: it stopped right behind an
+//!   instruction that had ended its last turn, and could not even read its own
+//!   data, where the gates are through which it would tell of a fault.
+//!
+//! It happens more often on a busy machine.
+
+use anyhow::{Context, Result};
+use object::elf::PF_W;
+use object::{Object, ObjectSegment, SegmentFlags};
+use std::path::Path;
 
 /// Xen's own code: its selector, and the start of its image's addresses.
 const XENS_CODE: &str = "e008:[<ffff82d0";
+/// A guest's own code: its selector.
+const GUESTS_CODE: &str = "0008:[<";
+/// Instructions that end a turn: `vmmcall`, `vmcall`, `rdtsc`, `cpuid`.
+const TURN_ENDS: [&[u8]; 4] = [
+    &[0x0f, 1, 0xd9],
+    &[0x0f, 1, 0xc1],
+    &[0x0f, 0x31],
+    &[0x0f, 0xa2],
+];
 
-/// The domains in Xen's log that the emulator broke.
+/// What a guest's ELF says of its memory.
+#[derive(Default)]
+pub struct Image {
+    /// Address and bytes of what it cannot write: its code.
+    code: Vec<(u64, Vec<u8>)>,
+    /// First address, and the one behind the last, of what it can write.
+    data: Vec<(u64, u64)>,
+}
+
+impl Image {
+    /// Reads an ELF.
+    ///
+    /// # Errors
+    /// It cannot be read, or is none.
+    pub fn read(elf: &Path) -> Result<Self> {
+        let bytes = std::fs::read(elf).with_context(|| elf.display().to_string())?;
+        let file = object::File::parse(&*bytes).with_context(|| elf.display().to_string())?;
+        let (mut code, mut data) = (Vec::new(), Vec::new());
+        for segment in file.segments() {
+            let SegmentFlags::Elf { p_flags, .. } = segment.flags() else {
+                continue;
+            };
+            let start = segment.address();
+            if p_flags.contains(PF_W) {
+                data.push((start, start.saturating_add(segment.size())));
+            } else {
+                code.push((start, segment.data()?.to_vec()));
+            }
+        }
+        Ok(Self { code, data })
+    }
+
+    fn ends_a_turn(&self, behind: u64) -> bool {
+        self.code.iter().any(|(start, bytes)| {
+            let length = behind.checked_sub(*start);
+            let length = length.and_then(|length| usize::try_from(length).ok());
+            let before = length.and_then(|length| bytes.get(..length));
+            before.is_some_and(|before| TURN_ENDS.iter().any(|end| before.ends_with(end)))
+        })
+    }
+
+    fn is_data(&self, address: u64) -> bool {
+        let within = |(start, end): &(u64, u64)| (*start..*end).contains(&address);
+        self.data.iter().any(within)
+    }
+}
+
+/// The domains in Xen's log that the emulator broke, if all run this image.
 #[must_use]
-pub fn broken_by_emulator(xen_log: &str) -> Vec<u32> {
+pub fn broken_by_emulator(xen_log: &str, image: &Image) -> Vec<u32> {
     let mut broken = Vec::new();
     let mut dumped = None;
+    let mut stopped_at = None;
     for line in xen_log.lines() {
         if let Some(domain) = triple_fault(line) {
             dumped = Some(domain);
+            stopped_at = None;
         } else if line.contains("RIP:") {
             // The dump of a triple fault follows it.
-            let domain = dumped.take();
-            broken.extend(domain.filter(|_| line.contains(XENS_CODE)));
+            stopped_at = hex_behind(line, GUESTS_CODE);
+            if stopped_at.is_none() {
+                let domain = dumped.take();
+                broken.extend(domain.filter(|_| line.contains(XENS_CODE)));
+            }
+        } else if let Some(fault) = hex_behind(line, "cr2: ") {
+            let stopped_at = stopped_at.take();
+            let at_turn = stopped_at.is_some_and(|at| image.ends_a_turn(at));
+            broken.extend(dumped.take().filter(|_| at_turn && image.is_data(fault)));
         }
     }
     broken
+}
+
+/// The number behind a mark.
+fn hex_behind(line: &str, mark: &str) -> Option<u64> {
+    let (_, rest) = line.split_once(mark)?;
+    let digits = rest.split(|c: char| !c.is_ascii_hexdigit()).next()?;
+    u64::from_str_radix(digits, 16).ok()
 }
 
 /// `(XEN) d45v0 Triple fault - invoking HVM shutdown action 1`: 45.
@@ -37,9 +119,19 @@ fn triple_fault(line: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::broken_by_emulator;
+    use super::{Image, broken_by_emulator};
 
-    fn dump(domain: u32, code: &str) -> String {
+    const CODE: u64 = 0xffff_ffff_8010_0000;
+    const DATA: u64 = 0xffff_ffff_8020_0000;
+
+    fn image() -> Image {
+        Image {
+            code: vec![(CODE, vec![0x90, 0x0f, 1, 0xd9, 0xeb, 3])],
+            data: vec![(DATA, DATA + 0x1000)],
+        }
+    }
+
+    fn dump(domain: u32, code: &str, fault: u64) -> String {
         format!(
             "(XEN) HVM restore d{domain}: CPU 0\n\
              (XEN) d{domain}v0 Triple fault - invoking HVM shutdown action 1\n\
@@ -47,22 +139,41 @@ mod tests {
              (XEN) ----[ Xen-4.20.4-pre  x86_64  debug=n  Not tainted ]----\n\
              (XEN) CPU:    0\n\
              (XEN) RIP:    {code}\n\
-             (XEN) RFLAGS: 0000000000000246   CONTEXT: hvm guest (d{domain}v0)\n"
+             (XEN) RFLAGS: 0000000000000246   CONTEXT: hvm guest (d{domain}v0)\n\
+             (XEN) cr3: 000000000021b000   cr2: {fault:016x}\n"
         )
+    }
+
+    fn own(at: u64) -> String {
+        format!("0008:[<{at:016x}>]")
     }
 
     #[test]
     fn only_a_guest_in_the_hypervisors_code_was_broken() {
         let of_xen = "e008:[<ffff82d040215a6f>]";
-        let own = "0008:[<ffffffff80128678>]";
-        let log = dump(40, of_xen) + &dump(41, own) + &dump(45, of_xen);
-        assert_eq!(broken_by_emulator(&log), [40, 45]);
+        let log = dump(40, of_xen, 0) + &dump(41, &own(CODE), 0) + &dump(45, of_xen, 0);
+        assert_eq!(broken_by_emulator(&log, &image()), [40, 45]);
+    }
+
+    #[test]
+    fn a_guest_that_lost_its_pages_behind_the_end_of_a_turn_was_broken() {
+        let behind = CODE + 4;
+        let log = dump(1, &own(behind), DATA + 0x80)
+            // Its data is there: it did something wrong itself.
+            + &dump(2, &own(behind), DATA - 1)
+            + &dump(3, &own(behind), DATA + 0x1000)
+            // Nothing had ended its turn there.
+            + &dump(4, &own(behind - 1), DATA + 0x80)
+            + &dump(5, &own(CODE), DATA + 0x80)
+            + &dump(6, &own(0), DATA + 0x80)
+            + &dump(7, &own(behind), DATA);
+        assert_eq!(broken_by_emulator(&log, &image()), [1, 7]);
     }
 
     #[test]
     fn another_dump_is_no_triple_fault() {
-        let keys =
-            "(XEN) *** Dumping CPU0 host state: ***\n(XEN) RIP:    e008:[<ffff82d040215a6f>]\n";
-        assert!(broken_by_emulator(keys).is_empty());
+        let keys = "(XEN) *** Dumping CPU0 host state: ***\n\
+                    (XEN) RIP:    e008:[<ffff82d040215a6f>]\n";
+        assert!(broken_by_emulator(keys, &image()).is_empty());
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::broken::broken_by_emulator;
+use crate::broken::{Image, broken_by_emulator};
 use crate::cache::{Cache, RunFolder};
 use crate::client::{Client, Output};
 use crate::complaints::Destroyed;
@@ -203,10 +203,12 @@ impl Lab {
         self.machine().serial()
     }
 
-    /// The domains that the emulator broke so far: their failures are not theirs.
+    /// The domains that the emulator broke so far, if all run this ELF: their
+    /// failures are not theirs. Without the ELF some of them are not known.
     #[must_use]
-    pub fn broken(&self) -> Vec<u32> {
-        broken_by_emulator(&self.xen_log())
+    pub fn broken(&self, elf: &Path) -> Vec<u32> {
+        let image = Image::read(elf).unwrap_or_default();
+        broken_by_emulator(&self.xen_log(), &image)
     }
 
     /// dom0's (or the KVM host's) kernel log.

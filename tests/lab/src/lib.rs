@@ -38,7 +38,7 @@ mod transcript;
 mod tree;
 mod xl;
 
-pub use broken::broken_by_emulator;
+pub use broken::{Image, broken_by_emulator};
 pub use cache::{Cache, RunFolder, sha256, sha256_file};
 pub use client::Output;
 pub use dom0::{LogMark, Part};
