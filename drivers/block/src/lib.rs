@@ -22,12 +22,14 @@ mod request;
 pub mod shm;
 mod stats;
 mod token;
+mod wire;
 
 pub use info::{Discard, DiskId, DiskInfo, Durability, ParseDiskIdError};
 pub use queue::{Armed, Queue, RegisterError, Unregistered};
 pub use request::{Buffer, Completion, IoError, Op, Refused, Request, Why};
 pub use stats::Stats;
 pub use token::{Token, TokenId, lost_tokens};
+pub use wire::Gfn;
 
 /// Bytes in a sector as requests count them, whatever the disk's own sector is.
 pub const SECTOR: u64 = 512;

@@ -50,36 +50,8 @@ macro_rules! layout {
 }
 pub(crate) use layout;
 
-/// Open enums: a named value, or whatever else the host sent.
-macro_rules! open_enum {
-    ($(#[$meta:meta])* $vis:vis enum $name:ident: $ty:ty {
-        $($(#[$vmeta:meta])* $variant:ident = $value:expr => $text:literal,)*
-    }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        $vis struct $name(pub $ty);
-
-        impl $name {
-            $($(#[$vmeta])* pub const $variant: Self = Self($value);)*
-        }
-
-        impl core::fmt::Display for $name {
-            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-                match *self {
-                    $(Self::$variant => f.write_str($text),)*
-                    Self(other) => write!(f, "unknown ({other})"),
-                }
-            }
-        }
-
-        impl core::fmt::Debug for $name {
-            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-                core::fmt::Display::fmt(self, f)
-            }
-        }
-    };
-}
-pub(crate) use open_enum;
+pub use firn_block::Gfn;
+pub(crate) use firn_block::open_enum;
 
 /// Every layout, for the comparison with the C headers.
 pub const LAYOUTS: &[&Layout] = &[
@@ -123,7 +95,3 @@ impl core::fmt::Display for DomId {
         write!(f, "d{}", self.0)
     }
 }
-
-/// A guest frame number: a guest-physical address in pages of 4 KiB.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Gfn(pub u64);
