@@ -14,7 +14,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("firn-task", &[]),
     ("firn-block", &["firn-task"]),
     ("firn-image", &["firn-block", "firn-task"]),
+    ("firn-scsi", &["firn-block"]),
     ("firn-xen", &["firn-block", "firn-task"]),
+    ("firn-hyperv", &["firn-block", "firn-scsi", "firn-task"]),
     ("firn-jobs", &["firn-block", "firn-task"]),
     ("firn-power", &["firn-block", "firn-image", "firn-task"]),
     (
@@ -29,7 +31,10 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("firn-boot", &["firn-kernel"]),
-    ("firn-peers", &["firn-block", "firn-task", "firn-xen"]),
+    (
+        "firn-peers",
+        &["firn-block", "firn-hyperv", "firn-task", "firn-xen"],
+    ),
     (
         "firn-sim",
         &[

@@ -1,0 +1,21 @@
+//! Hyper-V guest drivers for one vCPU, generic over a [`Hal`].
+//!
+//! [`HyperV`] is the hypervisor's side of the machine: hypercalls and the SynIC.
+//! [`vmbus::Vmbus`] is the bus on top of it: offers, channels, shared memory.
+//! [`ring`] is what a channel's packets go through.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod hal;
+pub mod hypercall;
+mod machine;
+pub mod post;
+pub mod ring;
+pub mod synic;
+pub mod vmbus;
+pub mod wire;
+
+pub use hal::Hal;
+pub use machine::{HyperV, SetupError};

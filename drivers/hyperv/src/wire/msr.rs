@@ -1,0 +1,38 @@
+//! Synthetic MSRs (TLFS, appendix B).
+
+firn_block::open_enum! {
+    /// One MSR.
+    pub enum Msr: u32 {
+        /// Who the guest is; not zero before [`Msr::HYPERCALL`] is enabled.
+        GUEST_OS_ID = 0x4000_0000 => "GUEST_OS_ID",
+        /// Where the hypercall page is: [`ENABLE`] and a frame.
+        HYPERCALL = 0x4000_0001 => "HYPERCALL",
+        /// The number of this virtual processor.
+        VP_INDEX = 0x4000_0002 => "VP_INDEX",
+        /// Time in units of 100 ns.
+        TIME_REF_COUNT = 0x4000_0020 => "TIME_REF_COUNT",
+        /// Whether the SynIC is on: [`ENABLE`].
+        SCONTROL = 0x4000_0080 => "SCONTROL",
+        /// The page of event flags: [`ENABLE`] and a frame.
+        SIEFP = 0x4000_0082 => "SIEFP",
+        /// The page of messages: [`ENABLE`] and a frame.
+        SIMP = 0x4000_0083 => "SIMP",
+        /// Written when a message slot was emptied while more wait.
+        EOM = 0x4000_0084 => "EOM",
+        /// The interrupt source of VMBus.
+        SINT2 = 0x4000_0092 => "SINT2",
+    }
+}
+
+/// The bit that turns a page or the SynIC on.
+pub const ENABLE: u64 = 1;
+/// Where the frame's number begins.
+pub const FRAME_SHIFT: u32 = 12;
+/// An interrupt source that is off.
+pub const SINT_MASKED: u64 = 1 << 16;
+/// The interrupt ends by itself.
+pub const SINT_AUTO_EOI: u64 = 1 << 17;
+
+/// Open source (bit 63), of a type that no vendor has (bits 62 to 56), version
+/// of the guest in bits 47 to 16.
+pub const FIRN_OS_ID: u64 = 1 << 63 | 0x66 << 56 | 1 << 16;
