@@ -14,20 +14,26 @@
 
 extern crate alloc;
 
+mod accepted;
+mod check;
 pub mod gate;
 pub mod identity;
 mod info;
 mod queue;
 mod request;
 pub mod shm;
+pub mod slots;
 mod stats;
+mod step;
 mod token;
 mod wire;
 
+pub use accepted::{Accepted, Owner, Parent};
 pub use info::{Discard, DiskId, DiskInfo, Durability, ParseDiskIdError};
 pub use queue::{Armed, Queue, RegisterError, Unregistered};
 pub use request::{Buffer, Completion, IoError, Op, Refused, Request, Why};
 pub use stats::Stats;
+pub use step::{Busy, DiskStep};
 pub use token::{Token, TokenId, lost_tokens};
 pub use wire::Gfn;
 

@@ -30,9 +30,10 @@ const fn mutant(
 }
 
 const RING: &str = "drivers/xen/src/blkfront/ring.rs";
-const SHADOW: &str = "drivers/xen/src/blkfront/shadow.rs";
+const SLOTS: &str = "drivers/block/src/slots.rs";
+const CHECK: &str = "drivers/block/src/check.rs";
+const ACCEPTED: &str = "drivers/block/src/accepted.rs";
 const COMPLETE: &str = "drivers/xen/src/blkfront/complete.rs";
-const SUBMIT: &str = "drivers/xen/src/blkfront/submit.rs";
 const FRONT: &str = "drivers/xen/src/blkfront/front.rs";
 const VBD: &str = "drivers/xen/src/blkfront/vbd.rs";
 const CLOSE: &str = "drivers/xen/src/blkfront/close.rs";
@@ -93,9 +94,9 @@ const DRIVERS: &[Mutant] = &[
     ),
     mutant(
         "the id of an earlier use of a slot is accepted",
-        SHADOW,
-        "entry.piece.is_none() || entry.generation != id >> 16",
-        "entry.piece.is_none()",
+        SLOTS,
+        "entry.waiting.is_none() || entry.generation != id >> 16",
+        "entry.waiting.is_none()",
     ),
     mutant(
         "a response with another operation is accepted",
@@ -123,20 +124,20 @@ const DRIVERS: &[Mutant] = &[
     ),
     mutant(
         "a request beyond the end is sent",
-        SUBMIT,
+        CHECK,
         "end.is_none_or(|end| end > capacity)",
         "end.is_none_or(|end| end > u64::MAX - 1)",
     ),
     mutant(
         "a write to a read-only disk is sent",
-        SUBMIT,
-        "if request.op.modifies() && self.info.read_only {",
+        CHECK,
+        "if request.op.modifies() && self.read_only {",
         "if request.op.modifies() && false {",
     ),
     mutant(
         "a request is sent while the gate is shut",
-        SUBMIT,
-        "Admission::Refuse => Err(Why::NotLive(state)),",
+        CHECK,
+        "Admission::Refuse => Err(Why::NotLive(self)),",
         "Admission::Refuse => Ok(()),",
     ),
     mutant(
@@ -261,7 +262,7 @@ const DRIVERS: &[Mutant] = &[
     ),
     mutant(
         "half of a request is not issued again",
-        REISSUE,
+        ACCEPTED,
         "(parent.sent, parent.outstanding) = (0, 0);",
         "parent.outstanding = 0;",
     ),
@@ -275,11 +276,11 @@ const DRIVERS: &[Mutant] = &[
         "a flush that the new disk cannot do succeeds",
         REISSUE,
         "Some(error) => self.end_parent(index, error),",
-        "Some(_) => { if let Some(p) = &mut self.parents[usize::from(index)] { p.all_sent = true; } self.finish_parent(index); }",
+        "Some(_) => { if let Some(p) = self.accepted.get_mut(index) { p.all_sent = true; } self.finish_parent(index); }",
     ),
     mutant(
         "old requests are issued in any order",
-        FRONT,
+        ACCEPTED,
         "kept.sort_unstable_by_key(|parent| parent.token);",
         "kept.sort_unstable_by_key(|parent| u64::MAX - parent.token.0);",
     ),

@@ -57,7 +57,7 @@ impl<H: Hal> Front<H> {
     /// A number that no token of this queue has reached: to be saved as well.
     #[must_use]
     pub const fn next_token(&self) -> u64 {
-        self.next_token
+        self.accepted.next_token()
     }
 
     /// Takes over the buffers of an earlier boot's queue, under their numbers:
@@ -94,7 +94,7 @@ impl<H: Hal> Front<H> {
         adopted.inherit(&mut self.buffers);
         self.buffers.revoke_all(&self.xen);
         self.buffers = adopted;
-        self.next_token = self.next_token.max(next_token);
+        self.accepted.skip_tokens(next_token);
         Ok(())
     }
 }

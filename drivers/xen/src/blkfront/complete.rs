@@ -1,10 +1,10 @@
 //! From responses on the ring to completions.
 
-use super::front::{Front, Owner};
+use super::front::Front;
 use super::offence::Offence;
 use crate::hal::Hal;
 use crate::wire::blkif::{Response, Status};
-use firn_block::{Completion, Durability, IoError, Op};
+use firn_block::{Durability, IoError, Op};
 
 impl<H: Hal> Front<H> {
     /// Reaps up to `budget` responses and sends what then fits.
@@ -26,13 +26,13 @@ impl<H: Hal> Front<H> {
             for _ in 0..waiting {
                 let Some(link) = &mut self.link else { return };
                 let response = link.ring.reap();
-                self.stats.ring_responses += 1;
+                self.accepted.stats.ring_responses += 1;
                 if let Err(offence) = self.take_response(response) {
                     return self.fail(offence);
                 }
             }
         }
-        if !self.unsent.is_empty() {
+        if self.accepted.unsent() > 0 {
             self.fill();
             firn_block::Queue::kick(self);
         }
@@ -44,7 +44,7 @@ impl<H: Hal> Front<H> {
         };
         let slot = link.shadow.resolve(response.id)?;
         let answered = crate::wire::blkif::Operation(response.operation);
-        if let Some(piece) = link.shadow.piece(slot)
+        if let Some(piece) = link.shadow.waits_for(slot)
             && piece.operation != answered
         {
             return Err(Offence::WrongOperation {
@@ -73,12 +73,12 @@ impl<H: Hal> Front<H> {
         let Some(link) = &mut self.link else {
             return Ok(());
         };
-        while let Some(&grant) = link.shadow.grants(slot).last() {
+        while let Some(&grant) = link.shadow.kept(slot).last() {
             // Left in the list for the failing device to defer.
             if self.xen.grants.end(grant).is_err() {
                 return Err(Offence::StillMapped(grant.0));
             }
-            link.shadow.grants(slot).pop();
+            link.shadow.kept(slot).pop();
         }
         Ok(())
     }
@@ -88,15 +88,10 @@ impl<H: Hal> Front<H> {
         let Some(piece) = link.shadow.finish(slot) else {
             return;
         };
-        let Some(parent) = &mut self.parents[usize::from(piece.parent)] else {
+        let Some(op) = self.accepted.end_piece(piece.parent, error) else {
             return;
         };
-        parent.outstanding -= 1;
-        if let Some(error) = error {
-            parent.error.get_or_insert(error);
-        }
-        let (op, unsupported) = (parent.request.op, error == Some(IoError::NotSupported));
-        if unsupported {
+        if error == Some(IoError::NotSupported) {
             self.withdraw(op);
         }
         self.finish_parent(piece.parent);
@@ -115,39 +110,11 @@ impl<H: Hal> Front<H> {
 
     /// Hands a request out if all of it has ended.
     pub(super) fn finish_parent(&mut self, index: u16) {
-        let slot = &mut self.parents[usize::from(index)];
-        let over = |parent: &super::front::Parent| parent.all_sent && parent.outstanding == 0;
-        if !slot.as_ref().is_some_and(over) {
-            return;
-        }
-        let Some(mut parent) = slot.take() else {
-            return;
-        };
-        self.free_parents.push(index);
-        if parent.withhold
-            && let Some(buffer) = parent.request.buffer.take()
-        {
-            self.buffers.quarantine(&buffer);
-        }
-        let result = parent.error.map_or(Ok(()), Err);
-        let bytes = parent.request.bytes();
-        self.stats.completed += 1;
-        match (result, parent.request.op) {
-            (Err(_), _) => self.stats.errors += 1,
-            (Ok(()), Op::Read) => self.stats.bytes_read += bytes,
-            (Ok(()), Op::Write) => self.stats.bytes_written += bytes,
-            (Ok(()), Op::Flush | Op::Discard { .. }) => {}
-        }
-        let completion = Completion {
-            token: parent.token,
-            request: parent.request,
-            result,
-        };
-        match parent.owner {
-            Owner::Job => self.done.push_back(completion),
-            Owner::Kernel => self.end_kernel_request(completion),
-        }
-        if !self.gate.is_open() && self.free_parents.len() == self.parents.len() {
+        let buffers = &mut self.buffers;
+        let ended = self
+            .accepted
+            .finish(index, |buffer| buffers.quarantine(buffer));
+        if ended && !self.gate.is_open() && self.accepted.count() == 0 {
             // Whoever closes the disk waits for this. A live disk is idle all
             // the time; waking the control path then would cost xenstore reads.
             self.attention.notify();
@@ -168,11 +135,11 @@ impl<H: Hal> Front<H> {
         for slot in waiting {
             let Some(link) = &mut self.link else { return };
             let mut reachable = false;
-            while let Some(grant) = link.shadow.grants(slot).pop() {
+            while let Some(grant) = link.shadow.kept(slot).pop() {
                 reachable |= !self.xen.grants.end_or_defer(grant, now);
             }
-            if let Some(piece) = link.shadow.piece(slot)
-                && let Some(parent) = &mut self.parents[usize::from(piece.parent)]
+            if let Some(piece) = link.shadow.waits_for(slot)
+                && let Some(parent) = self.accepted.get_mut(piece.parent)
                 && let Some(buffer) = &parent.request.buffer
             {
                 parent.withhold |= reachable || !self.buffers.owns(buffer);
@@ -183,14 +150,14 @@ impl<H: Hal> Front<H> {
 
     /// The same without a ring: the host went before it knew of anything.
     fn abort_unconnected(&mut self, error: IoError) {
-        for index in (0..).take(self.parents.len()) {
+        for index in self.accepted.indices() {
             self.end_parent(index, error);
         }
     }
 
     /// Ends what never reached the ring with `error`.
     pub(super) fn abort_unsent(&mut self, error: IoError) {
-        while let Some(index) = self.unsent.pop_front() {
+        while let Some(index) = self.accepted.pop_unsent() {
             self.end_parent(index, error);
         }
     }
@@ -198,10 +165,7 @@ impl<H: Hal> Front<H> {
     /// Sends no more of a request and ends it, once nothing of it is on the
     /// ring.
     pub(super) fn end_parent(&mut self, index: u16, error: IoError) {
-        if let Some(parent) = &mut self.parents[usize::from(index)] {
-            parent.all_sent = true;
-            parent.error.get_or_insert(error);
-        }
+        self.accepted.give_up(index, error);
         self.finish_parent(index);
     }
 }

@@ -3,7 +3,7 @@
 use super::features::Features;
 use super::front::{Indirect, Link};
 use super::ring::FrontRing;
-use super::shadow::Shadow;
+use super::shadow::shadow;
 use super::vbd::{OtherEnd, Vbd, Wish};
 use crate::event::EventError;
 use crate::grant::{Access, GrantError};
@@ -168,7 +168,7 @@ impl<H: Hal> Vbd<H> {
         Ok(Link {
             backend: other.domain,
             port,
-            shadow: Shadow::new(ring.size(), 0),
+            shadow: shadow(ring.size(), 0),
             ring,
             ring_grants,
             indirect: None,
@@ -280,7 +280,7 @@ impl<H: Hal> Vbd<H> {
         } else {
             link.segments
         };
-        link.shadow = Shadow::new(link.ring.size(), per_slot);
+        link.shadow = shadow(link.ring.size(), per_slot);
         let info = self.describe(&link, features);
         let (port, pages) = (link.port, link.ring_grants.len());
         link.persistent = features.persistent;

@@ -308,7 +308,7 @@ impl<H: Hal> Vbd<H> {
             state => return Err(self.fails(DiskStep::Open, WhyNot::State(state))),
         }
         // A flush of a freeze that was called off.
-        self.front.borrow_mut().kernel_done.clear();
+        self.front.borrow_mut().accepted.forget_kernel();
         self.wish.set(Wish::Open);
         self.step(Lifecycle::Live);
         Ok(())

@@ -13,14 +13,13 @@ use crate::wire::DomId;
 use crate::wire::blkif::{SEGMENTS_PER_INDIRECT_PAGE, Segment};
 use crate::wire::event_channel::Port;
 use crate::wire::grant_table::GrantRef;
-use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use firn_block::gate::{Gate, Lifecycle, WrongStep};
 use firn_block::shm::Region;
 use firn_block::{
-    Armed, Buffer, Completion, DiskId, DiskInfo, Durability, IoError, Queue, Refused,
-    RegisterError, Request, Stats, Token, TokenId, Unregistered,
+    Accepted, Armed, Buffer, Completion, DiskId, DiskInfo, Durability, IoError, Owner, Queue,
+    Refused, RegisterError, Request, Stats, Token, Unregistered,
 };
 use firn_task::Signal;
 
@@ -64,31 +63,6 @@ pub(super) struct Indirect {
     pub(super) pages_per_slot: usize,
 }
 
-/// A request that was accepted and not handed out yet.
-pub(super) struct Parent {
-    pub(super) token: TokenId,
-    pub(super) request: Request,
-    /// Sectors that were put on the ring.
-    pub(super) sent: u64,
-    /// Nothing is left to put on the ring.
-    pub(super) all_sent: bool,
-    /// Pieces on the ring.
-    pub(super) outstanding: u32,
-    pub(super) error: Option<IoError>,
-    /// The backend keeps a page of the buffer mapped: it is not handed out.
-    pub(super) withhold: bool,
-    pub(super) owner: Owner,
-}
-
-/// Whose request it is: each gets its own completions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owner {
-    /// A job's, by the queue that everybody has.
-    Job,
-    /// The kernel's, by the [`PrivateQueue`](super::PrivateQueue).
-    Kernel,
-}
-
 /// One disk's data path.
 pub struct Front<H: Hal> {
     pub(super) xen: Rc<Xen<H>>,
@@ -97,21 +71,12 @@ pub struct Front<H: Hal> {
     pub(super) info: DiskInfo,
     pub(super) link: Option<Link>,
     pub(super) buffers: Buffers,
-    pub(super) parents: Vec<Option<Parent>>,
-    pub(super) free_parents: Vec<u16>,
-    /// Accepted requests with sectors that are not on the ring yet, in order.
-    pub(super) unsent: VecDeque<u16>,
-    pub(super) done: VecDeque<Completion>,
-    /// The kernel's own completions.
-    pub(super) kernel_done: VecDeque<Completion>,
-    /// The kernel's own requests that were accepted and have not ended.
-    pub(super) kernel_in_flight: usize,
+    /// Accepted requests, and the counters.
+    pub(super) accepted: Accepted,
     /// Where the device was when it was suspended.
     pub(super) suspended_from: Lifecycle,
     pub(super) offence: Option<Offence>,
-    pub(super) stats: Stats,
     pub(super) scratch: Vec<Segment>,
-    pub(super) next_token: u64,
     event_credit: u32,
     /// Notified when the control path should look: an offence, an idle ring.
     pub(super) attention: Rc<Signal>,
@@ -138,17 +103,10 @@ impl<H: Hal> Front<H> {
             },
             link: None,
             buffers: Buffers::new(number),
-            parents: Vec::new(),
-            free_parents: Vec::new(),
-            unsent: VecDeque::new(),
-            done: VecDeque::new(),
-            kernel_done: VecDeque::new(),
-            kernel_in_flight: 0,
+            accepted: Accepted::new(),
             suspended_from: Lifecycle::Live,
             offence: None,
-            stats: Stats::default(),
             scratch: Vec::new(),
-            next_token: 1,
             event_credit: EVENT_CREDIT,
             attention: Rc::new(Signal::new()),
         }
@@ -194,30 +152,13 @@ impl<H: Hal> Front<H> {
     /// Takes up a connection: room for everything that can be in flight is
     /// made now. What was accepted before is kept, in its order.
     pub(super) fn connect(&mut self, link: Link, info: DiskInfo) {
-        let kept = self.take_parents();
-        let depth = (link.ring.size() as usize).max(kept.len());
-        let depth = u16::try_from(depth).unwrap_or(u16::MAX);
-        self.parents = kept.into_iter().map(Some).collect();
-        let in_use = u16::try_from(self.parents.len()).unwrap_or(u16::MAX);
-        self.parents.resize_with(depth.into(), || None);
-        self.free_parents = (in_use..depth).rev().collect();
-        self.unsent = VecDeque::with_capacity(depth.into());
-        self.unsent.extend(0..in_use);
-        self.done.reserve(depth.into());
-        self.kernel_done.reserve(depth.into());
+        self.accepted.resize(link.ring.size() as usize);
         self.scratch = Vec::with_capacity(link.segments);
         self.info = info;
         self.offence = None;
         self.event_credit = EVENT_CREDIT;
         self.link = Some(link);
         self.drop_unfit();
-    }
-
-    /// Everything that was accepted and not handed out, in order of submission.
-    fn take_parents(&mut self) -> Vec<Parent> {
-        let mut kept: Vec<Parent> = self.parents.drain(..).flatten().collect();
-        kept.sort_unstable_by_key(|parent| parent.token);
-        kept
     }
 
     /// Takes a step of the lifecycle. A disk that becomes live goes on with
@@ -254,7 +195,7 @@ impl<H: Hal> Front<H> {
         if !self.xen.events.take(link.port) {
             return false;
         }
-        self.stats.events += 1;
+        self.accepted.stats.events += 1;
         match link.ring.responses() {
             Ok(0) => self.empty_event(),
             Ok(_) => {}
@@ -265,7 +206,7 @@ impl<H: Hal> Front<H> {
 
     /// An event without work is normal after polling; a storm of them is not.
     fn empty_event(&mut self) {
-        self.stats.empty_events += 1;
+        self.accepted.stats.empty_events += 1;
         match self.event_credit.checked_sub(1) {
             Some(left) => self.event_credit = left,
             None => self.fail(Offence::EventStorm),
@@ -314,12 +255,6 @@ impl<H: Hal> Front<H> {
     pub(super) fn keeps_grants(&self) -> Option<DomId> {
         let persistent = self.link.as_ref().filter(|link| link.persistent);
         persistent.map(|link| link.backend)
-    }
-
-    pub(super) fn new_token(&mut self) -> TokenId {
-        let token = TokenId(self.next_token);
-        self.next_token += 1;
-        token
     }
 }
 
@@ -388,7 +323,7 @@ impl<H: Hal> Queue for Front<H> {
         if !link.ring.publish() {
             return;
         }
-        self.stats.notifications += 1;
+        self.accepted.stats.notifications += 1;
         if let Err(errno) = self.xen.hal.send_event(link.port) {
             // The port is ours and bound: the backend closed its end, and its
             // state will say so.
@@ -398,14 +333,7 @@ impl<H: Hal> Queue for Front<H> {
 
     fn poll(&mut self, budget: usize, done: &mut dyn FnMut(Completion)) -> usize {
         self.reap(budget);
-        let mut handed = 0;
-        while handed < budget {
-            let Some(completion) = self.done.pop_front() else {
-                break;
-            };
-            handed += 1;
-            done(completion);
-        }
+        let handed = self.accepted.deliver(Owner::Job, budget, done);
         if handed > 0 && !self.gate.is_open() && self.in_flight() == 0 {
             // Whoever drains the disk waits until all is handed out.
             self.attention.notify();
@@ -414,18 +342,18 @@ impl<H: Hal> Queue for Front<H> {
     }
 
     fn arm(&mut self) -> Armed {
-        if !self.done.is_empty() {
+        if self.accepted.completions(Owner::Job) > 0 {
             return Armed::Poll;
         }
         self.arm_ring()
     }
 
     fn in_flight(&self) -> usize {
-        self.accepted() - self.kernel_in_flight + self.done.len()
+        self.accepted.in_flight(Owner::Job)
     }
 
     fn stats(&self) -> &Stats {
-        &self.stats
+        &self.accepted.stats
     }
 }
 
@@ -436,8 +364,9 @@ impl<H: Hal> Front<H> {
         let ring = self.link.as_ref().map(|link| &link.ring);
         let responses = ring.map_or(0, |ring| ring.responses().unwrap_or(u32::MAX));
         let unanswered = ring.map_or(0, FrontRing::unfinished);
-        let completions = self.done.len() + self.kernel_done.len();
-        match (responses, unanswered, self.accepted(), completions) {
+        let all = &self.accepted;
+        let completions = all.completions(Owner::Job) + all.completions(Owner::Kernel);
+        match (responses, unanswered, all.count(), completions) {
             (0, 0, 0, 0) => None,
             (0, 0, 0, completions) => Some(Busy::Completions(completions)),
             (0, 0, accepted, _) => Some(Busy::Accepted(accepted)),
@@ -448,7 +377,7 @@ impl<H: Hal> Front<H> {
 
     /// Requests that were accepted and have not ended, whoever's they are.
     pub(super) fn accepted(&self) -> usize {
-        self.parents.len() - self.free_parents.len()
+        self.accepted.count()
     }
 
     /// Asks for an event at the next response.

@@ -1,11 +1,11 @@
 //! The kernel's own way into a disk that is shut to jobs.
 
-use super::front::{Front, Owner};
+use super::front::Front;
 use crate::hal::Hal;
 use firn_block::shm::Region;
 use firn_block::{
-    Armed, Buffer, Completion, DiskInfo, Queue, Refused, RegisterError, Request, Stats, Token,
-    Unregistered,
+    Armed, Buffer, Completion, DiskInfo, Owner, Queue, Refused, RegisterError, Request, Stats,
+    Token, Unregistered,
 };
 
 /// A disk's queue as the kernel uses it for itself: to flush before a
@@ -23,12 +23,6 @@ impl<H: Hal> Front<H> {
     pub const fn private(&mut self) -> PrivateQueue<'_, H> {
         PrivateQueue(self)
     }
-
-    /// Hands a request of the kernel's out, wherever the disk is in its life.
-    pub(super) fn end_kernel_request(&mut self, completion: Completion) {
-        self.kernel_in_flight -= 1;
-        self.kernel_done.push_back(completion);
-    }
 }
 
 impl<H: Hal> PrivateQueue<'_, H> {
@@ -36,7 +30,7 @@ impl<H: Hal> PrivateQueue<'_, H> {
     /// their memory.
     pub fn unanswered(&mut self) -> usize {
         self.0.reap(usize::MAX);
-        self.0.kernel_in_flight
+        self.0.accepted.unended(Owner::Kernel)
     }
 }
 
@@ -71,19 +65,11 @@ impl<H: Hal> Queue for PrivateQueue<'_, H> {
 
     fn poll(&mut self, budget: usize, done: &mut dyn FnMut(Completion)) -> usize {
         self.0.reap(budget);
-        let mut handed = 0;
-        while handed < budget {
-            let Some(completion) = self.0.kernel_done.pop_front() else {
-                break;
-            };
-            handed += 1;
-            done(completion);
-        }
-        handed
+        self.0.accepted.deliver(Owner::Kernel, budget, done)
     }
 
     fn arm(&mut self) -> Armed {
-        if self.0.kernel_done.is_empty() {
+        if self.0.accepted.completions(Owner::Kernel) == 0 {
             self.0.arm_ring()
         } else {
             Armed::Poll
@@ -91,7 +77,7 @@ impl<H: Hal> Queue for PrivateQueue<'_, H> {
     }
 
     fn in_flight(&self) -> usize {
-        self.0.kernel_in_flight + self.0.kernel_done.len()
+        self.0.accepted.in_flight(Owner::Kernel)
     }
 
     fn stats(&self) -> &Stats {

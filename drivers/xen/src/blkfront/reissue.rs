@@ -59,21 +59,18 @@ impl<H: Hal> Front<H> {
             link.forget(&self.xen);
         }
         self.buffers.forget_grants();
-        for parent in self.parents.iter_mut().flatten() {
-            (parent.sent, parent.outstanding) = (0, 0);
-            parent.all_sent = false;
-        }
+        self.accepted.send_again();
         self.attention.notify();
     }
 
     /// Ends what the disk cannot carry out as it is now. A flush that is not
     /// offered any more fails: it does not quietly succeed.
     pub(super) fn drop_unfit(&mut self) {
-        for _ in 0..self.unsent.len() {
-            let Some(index) = self.unsent.pop_front() else {
+        for _ in 0..self.accepted.unsent() {
+            let Some(index) = self.accepted.pop_unsent() else {
                 return;
             };
-            let Some(parent) = &self.parents[usize::from(index)] else {
+            let Some(parent) = self.accepted.get(index) else {
                 continue;
             };
             let flush = parent.request.op == Op::Flush;
@@ -86,7 +83,7 @@ impl<H: Hal> Front<H> {
                 Err(why) => Some(IoError::DiskChanged(why)),
             };
             match error {
-                None => self.unsent.push_back(index),
+                None => self.accepted.push_unsent(index),
                 Some(error) => self.end_parent(index, error),
             }
         }

@@ -1,4 +1,4 @@
-//! The steps of a freeze by name, and why one was not done.
+//! Why a step of a freeze was not done.
 
 use super::connect::ConnectError;
 use crate::wire::grant_table::GrantRef;
@@ -6,59 +6,7 @@ use core::fmt;
 use firn_block::gate::Lifecycle;
 use firn_block::{DiskId, IoError, Why};
 
-/// A step of a freeze or of the way back, as tables of faults name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DiskStep {
-    /// Asking whether the disk could be frozen.
-    Ask,
-    /// Shutting the gate.
-    Shut,
-    /// Letting everything in flight complete.
-    Drain,
-    /// Making it durable.
-    Flush,
-    /// Looking whether the ring is idle.
-    Idle,
-    /// Disconnecting.
-    Disconnect,
-    /// Connecting, with the gate shut.
-    Connect,
-    /// Opening the gate.
-    Open,
-    /// Holding still for the host.
-    Suspend,
-}
-
-impl DiskStep {
-    /// Every step, for tables.
-    pub const ALL: [Self; 9] = [
-        Self::Ask,
-        Self::Shut,
-        Self::Drain,
-        Self::Flush,
-        Self::Idle,
-        Self::Disconnect,
-        Self::Connect,
-        Self::Open,
-        Self::Suspend,
-    ];
-}
-
-impl fmt::Display for DiskStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ask => "ask",
-            Self::Shut => "shut the gate",
-            Self::Drain => "drain",
-            Self::Flush => "flush",
-            Self::Idle => "check that the ring is idle",
-            Self::Disconnect => "disconnect",
-            Self::Connect => "connect",
-            Self::Open => "open the gate",
-            Self::Suspend => "suspend",
-        })
-    }
-}
+pub use firn_block::{Busy, DiskStep};
 
 /// A step that failed: which disk, which step, why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,19 +59,6 @@ pub enum WhyNot {
     Removed,
 }
 
-/// What a ring that should be idle still has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Busy {
-    /// Responses that nobody took.
-    Responses(u32),
-    /// Requests that the backend has not answered.
-    Unanswered(u32),
-    /// Requests that were accepted and have not ended.
-    Accepted(usize),
-    /// Completions that nobody took.
-    Completions(usize),
-}
-
 impl fmt::Display for WhyNot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -144,17 +79,6 @@ impl fmt::Display for WhyNot {
             ),
             Self::Connect(error) => write!(f, "{error}"),
             Self::Removed => f.write_str("the device was removed"),
-        }
-    }
-}
-
-impl fmt::Display for Busy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Responses(count) => write!(f, "{count} responses on the ring were not taken"),
-            Self::Unanswered(count) => write!(f, "{count} requests on the ring have no answer"),
-            Self::Accepted(count) => write!(f, "{count} accepted requests have not ended"),
-            Self::Completions(count) => write!(f, "{count} completions were not taken"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! From an accepted request to entries on the ring.
 
-use super::front::{Front, Indirect, Link, Owner, Parent};
+use super::front::{Front, Indirect, Link};
 use super::shadow::Piece;
 use crate::Xen;
 use crate::grant::Access;
@@ -9,9 +9,8 @@ use crate::wire::blkif::{
     self, DISCARD_SECURE, MAX_INDIRECT_PAGES, MAX_SEGMENTS, Operation, RequestDiscard,
     RequestIndirect, SEGMENTS_PER_INDIRECT_PAGE, Segment,
 };
-use firn_block::gate::Admission;
 use firn_block::{
-    Buffer, Durability, IoError, Op, PAGE, Refused, Request, SECTOR, Stats, Token, Why,
+    Buffer, Durability, IoError, Op, Owner, PAGE, Parent, Refused, Request, SECTOR, Token, Why,
 };
 use zerocopy::IntoBytes;
 
@@ -28,99 +27,20 @@ enum Sent {
 }
 
 impl<H: Hal> Front<H> {
-    /// Asks the gate, before anything else happens.
-    fn admit(&self, owner: Owner) -> Result<(), Why> {
-        let state = self.gate.state();
-        let admission = match owner {
-            Owner::Job => state.admits(),
-            Owner::Kernel => state.admits_kernel(),
-        };
-        match admission {
-            Admission::Accept | Admission::Queue => Ok(()),
-            Admission::Refuse => Err(Why::NotLive(state)),
-        }
-    }
-
     /// Checks a request against what the disk is.
     pub(super) fn check(&self, request: &Request) -> Result<(), Why> {
-        if request.op.modifies() && self.info.read_only {
-            return Err(Why::ReadOnly);
-        }
-        match request.op {
-            Op::Flush if self.info.durability == Durability::None => {
-                return Err(Why::Unsupported(request.op));
-            }
-            Op::Flush => return Ok(()),
-            Op::Discard { secure } => {
-                let offered = self.info.discard.is_some_and(|d| d.secure || !secure);
-                if !offered {
-                    return Err(Why::Unsupported(request.op));
-                }
-            }
-            Op::Read | Op::Write => {}
-        }
-        self.check_range(request)?;
-        if request.op.has_data() {
-            self.check_buffer(request)?;
-        }
-        Ok(())
-    }
-
-    fn check_range(&self, request: &Request) -> Result<(), Why> {
-        let capacity = self.info.capacity;
-        let end = request.sector.checked_add(request.sectors);
-        if request.sectors == 0 || end.is_none_or(|end| end > capacity) {
-            return Err(Why::OutOfRange { capacity });
-        }
-        let unit = self.info.logical_block;
-        let sectors = u64::from(unit) / SECTOR;
-        if !request.sector.is_multiple_of(sectors) || !request.sectors.is_multiple_of(sectors) {
-            return Err(Why::Misaligned { unit });
-        }
-        Ok(())
-    }
-
-    fn check_buffer(&self, request: &Request) -> Result<(), Why> {
-        let buffer = request.buffer.as_ref().ok_or(Why::NoRoomInBuffer)?;
-        if !self.buffers.owns(buffer) {
-            return Err(Why::ForeignBuffer);
-        }
-        let unit = self.info.logical_block;
-        if !request.offset.is_multiple_of(unit as usize) {
-            return Err(Why::Misaligned { unit });
-        }
-        let room = buffer.region().len().checked_sub(request.offset);
-        if room.is_none_or(|room| request.bytes() > room as u64) {
-            return Err(Why::NoRoomInBuffer);
-        }
-        Ok(())
+        let owns = |buffer: &Buffer| self.buffers.owns(buffer);
+        self.info.check(request, owns)
     }
 
     pub(super) fn accept(&mut self, request: Request, owner: Owner) -> Result<Token, Refused> {
-        if let Err(why) = self.admit(owner).and_then(|()| self.check(&request)) {
+        let admitted = self.gate.state().admit(owner);
+        if let Err(why) = admitted.and_then(|()| self.check(&request)) {
             return Err(Refused { why, request });
         }
-        let Some(index) = self.free_parents.pop() else {
-            self.stats.full += 1;
-            let why = Why::Full;
-            return Err(Refused { why, request });
-        };
-        let token = self.new_token();
-        self.parents[usize::from(index)] = Some(Parent {
-            token,
-            request,
-            sent: 0,
-            all_sent: false,
-            outstanding: 0,
-            error: None,
-            withhold: false,
-            owner,
-        });
-        self.kernel_in_flight += usize::from(owner == Owner::Kernel);
-        self.stats.submitted += 1;
-        self.unsent.push_back(index);
+        let token = self.accepted.accept(request, owner)?;
         self.fill();
-        Ok(Token::new(token))
+        Ok(token)
     }
 
     /// Puts unsent pieces on the ring, oldest first, while there is room.
@@ -128,20 +48,15 @@ impl<H: Hal> Front<H> {
         if !self.gate.state().uses_ring() {
             return;
         }
-        while let Some(&index) = self.unsent.front() {
+        while let Some(index) = self.accepted.next_unsent() {
             match self.send_piece(index) {
                 Sent::Piece => {}
                 Sent::Later => return,
-                Sent::Never(error) => {
-                    if let Some(parent) = &mut self.parents[usize::from(index)] {
-                        parent.all_sent = true;
-                        parent.error.get_or_insert(error);
-                    }
-                }
+                Sent::Never(error) => self.accepted.give_up(index, error),
             }
-            let parent = self.parents[usize::from(index)].as_ref();
+            let parent = self.accepted.get(index);
             if parent.is_none_or(|parent| parent.all_sent) {
-                self.unsent.pop_front();
+                self.accepted.pop_unsent();
                 self.finish_parent(index);
             }
         }
@@ -151,7 +66,7 @@ impl<H: Hal> Front<H> {
         let Some(link) = &mut self.link else {
             return Sent::Later;
         };
-        let Some(parent) = &mut self.parents[usize::from(index)] else {
+        let Some(parent) = self.accepted.get_mut(index) else {
             return Sent::Later;
         };
         if parent.error.is_some() {
@@ -165,13 +80,14 @@ impl<H: Hal> Front<H> {
         let Some(slot) = link.shadow.take() else {
             return Sent::Later;
         };
+        let mut granted = 0;
         let sent = match parent.request.op {
             Op::Read | Op::Write => {
                 let buffers = &self.buffers;
                 let scratch = &mut self.scratch;
                 let permanent = |buffer: &Buffer, page| buffers.permanent(buffer, page);
                 let described = describe(&self.xen, link, slot, parent, scratch, permanent);
-                self.stats.grant_operations += link.shadow.grants(slot).len() as u64;
+                granted = link.shadow.kept(slot).len() as u64;
                 match described {
                     0 => nothing_described(link),
                     sectors => {
@@ -195,16 +111,13 @@ impl<H: Hal> Front<H> {
         };
         if matches!(sent, Sent::Piece) {
             parent.outstanding += 1;
-            count(&mut self.stats);
+            self.accepted.stats.ring_requests += 1;
         } else {
             link.shadow.put_back(slot);
         }
+        self.accepted.stats.grant_operations += granted;
         sent
     }
-}
-
-fn count(stats: &mut Stats) {
-    stats.ring_requests += 1;
 }
 
 /// No page could be granted: completions give references back, unless nothing
@@ -246,7 +159,7 @@ fn describe<H: Hal>(
             let region = buffer.region();
             let grant = xen.grant_page(link.backend, region, page, access, "blk data");
             let grant = grant.ok()?;
-            link.shadow.grants(slot).push(grant);
+            link.shadow.kept(slot).push(grant);
             Some(grant)
         });
         let Some(grant) = grant else { break };

@@ -298,7 +298,7 @@ impl<H: Hal> Vbd<H> {
             features: self.features.borrow().clone(),
             error: self.error.borrow().clone(),
             offence: front.offence(),
-            stats: front.stats,
+            stats: front.accepted.stats,
         }
     }
 
