@@ -200,6 +200,8 @@ pub enum IoError {
         /// The host's status, as on the wire.
         status: i16,
     },
+    /// The host reports an error that has a name.
+    Reported(&'static str),
     /// The host cannot do this operation (any more): nothing was made durable
     /// or discarded.
     NotSupported,
@@ -218,6 +220,7 @@ impl fmt::Display for IoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed { status } => write!(f, "the host reports an error (status {status})"),
+            Self::Reported(what) => write!(f, "the host reports: {what}"),
             Self::NotSupported => f.write_str("the host does not support the operation"),
             Self::Gone => f.write_str("the disk is gone"),
             Self::DeviceFailed(rule) => write!(f, "the device failed: {rule}"),

@@ -13,6 +13,7 @@ pub mod hypercall;
 mod machine;
 pub mod post;
 pub mod ring;
+pub mod storvsc;
 pub mod synic;
 pub mod vmbus;
 pub mod wire;

@@ -44,8 +44,8 @@ pub fn page(asked: u8, bytes: &[u8]) -> Result<&[u8], DataError> {
 ///
 /// # Errors
 /// [`DataError`].
-pub fn supported(bytes: &[u8]) -> Result<&[u8], DataError> {
-    page(SUPPORTED, bytes)
+pub fn supported(bytes: &[u8]) -> Result<Vec<u8>, DataError> {
+    page(SUPPORTED, bytes).map(<[u8]>::to_vec)
 }
 
 /// The serial number, trimmed; `None` if it is empty.
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(serial(&bytes(0x80, b" 17 ")), Ok(Some("17".into())));
         assert_eq!(serial(&bytes(0x80, b"   ")), Ok(None));
         assert!(serial(&[0, 0x80, 0]).is_err());
-        assert_eq!(supported(&bytes(0, &[0, 0x80])), Ok(&[0, 0x80][..]));
+        assert_eq!(supported(&bytes(0, &[0, 0x80])), Ok(vec![0, 0x80]));
         let mut wide = [0; 60];
         wide[4..8].copy_from_slice(&100u32.to_be_bytes());
         wide[16..20].copy_from_slice(&200u32.to_be_bytes());

@@ -43,9 +43,13 @@ impl<H: Hal> Vmbus<H> {
         log::info!("VMBus {version}");
         let until = self.hv.hal.now() + self.config.offers;
         let request = Header::new(Kind::REQUEST_OFFERS);
-        let (key, bytes) = (Key::AllOffers, request.as_bytes());
-        self.ask(Kind::REQUEST_OFFERS, bytes, key, None, until)
-            .await?;
+        let (kind, key) = (Kind::REQUEST_OFFERS, Key::AllOffers);
+        let offered = self.ask(kind, request.as_bytes(), key, None, until).await;
+        if let Err(error) = offered {
+            // The host counts us as connected.
+            let _ = self.unload().await;
+            return Err(error);
+        }
         Ok(version)
     }
 

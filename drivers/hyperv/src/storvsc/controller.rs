@@ -1,0 +1,304 @@
+//! A controller: how it is connected and disconnected.
+
+use super::disks::Unit;
+use super::error::ConnectError;
+use super::link::Link;
+use super::offence::Offence;
+use super::packet;
+use super::wire::Wire;
+use crate::hal::Hal;
+use crate::vmbus::{Channel, ChannelConfig, Offer, Vmbus};
+use crate::wire::Guid;
+use crate::wire::vmbus::class;
+use crate::wire::vstor::{Operation, Status, Version};
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::time::Duration;
+use firn_block::PAGE;
+use firn_block::shm::Region;
+use firn_task::{Instant, Signal};
+
+/// What a controller may use, and how long it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControllerConfig {
+    /// Pages of each ring, the control page included.
+    pub ring_pages: usize,
+    /// Most packets in flight.
+    pub depth: u32,
+    /// Most bytes of one packet.
+    pub max_transfer: u32,
+    /// The newest version that is tried.
+    pub max_version: Version,
+    /// Whether the host is to send interrupts; without them the ring is polled.
+    pub interrupts: bool,
+    /// How long each step of the handshake may take: hosts can be very slow.
+    pub deadline: Duration,
+    /// After so long without an answer the bus is reset.
+    pub reset_after: Duration,
+    /// After so long the controller fails.
+    pub give_up_after: Duration,
+}
+
+impl Default for ControllerConfig {
+    fn default() -> Self {
+        Self {
+            ring_pages: 32,
+            depth: 128,
+            max_transfer: 512 << 10,
+            max_version: Version::V6_2,
+            interrupts: true,
+            deadline: Duration::from_secs(180),
+            reset_after: Duration::from_secs(60),
+            give_up_after: Duration::from_secs(180),
+        }
+    }
+}
+
+/// One SCSI controller. Shared by [`Rc`] on one vCPU.
+pub struct Controller<H: Hal> {
+    pub(super) bus: Rc<Vmbus<H>>,
+    pub(super) config: ControllerConfig,
+    pub(super) instance: Guid,
+    pub(super) wire: Rc<Wire<H>>,
+    pub(super) units: RefCell<Vec<Rc<Unit<H>>>>,
+    /// For data of the controller's own commands.
+    pub(super) page: RefCell<Option<Region>>,
+    /// A connect or disconnect is under way.
+    pub(super) changing: Cell<bool>,
+    /// Disks connect with their gates shut.
+    pub(super) shut: Cell<bool>,
+    /// The name of the next new disk; all controllers' together.
+    pub(super) next_id: Rc<Cell<u32>>,
+    /// Why it is not connected.
+    pub(super) error: Cell<Option<ConnectError>>,
+    /// Disks that cannot be used, and why.
+    pub(super) unusable: RefCell<Vec<(u8, ConnectError)>>,
+    /// Most bytes of a request on the present connection.
+    pub(super) most: Cell<u32>,
+    pub(super) reset_sent: Cell<bool>,
+    /// Notified when a disk came, went or changed its state.
+    pub(super) changed: Rc<Signal>,
+}
+
+impl<H: Hal> Controller<H> {
+    /// A controller without a connection. New disks take their names from
+    /// `next_id`.
+    #[must_use]
+    pub fn new(
+        bus: &Rc<Vmbus<H>>,
+        instance: Guid,
+        config: ControllerConfig,
+        next_id: &Rc<Cell<u32>>,
+    ) -> Rc<Self> {
+        let attention = Rc::new(Signal::new());
+        Rc::new(Self {
+            bus: bus.clone(),
+            config,
+            instance,
+            wire: Rc::new(Wire {
+                hv: bus.hv.clone(),
+                link: RefCell::new(None),
+                offence: Cell::new(None),
+                attention,
+            }),
+            units: RefCell::default(),
+            page: RefCell::new(None),
+            changing: Cell::new(false),
+            shut: Cell::new(false),
+            next_id: next_id.clone(),
+            error: Cell::new(None),
+            unusable: RefCell::default(),
+            most: Cell::new(0),
+            reset_sent: Cell::new(false),
+            changed: Rc::new(Signal::new()),
+        })
+    }
+
+    /// Which controller it is.
+    #[must_use]
+    pub const fn instance(&self) -> Guid {
+        self.instance
+    }
+
+    /// Its disks, by the order in which they came.
+    #[must_use]
+    pub fn units(&self) -> Vec<Rc<Unit<H>>> {
+        self.units.borrow().clone()
+    }
+
+    /// Units that cannot be used, and why.
+    #[must_use]
+    pub fn unusable(&self) -> Vec<(u8, ConnectError)> {
+        self.unusable.borrow().clone()
+    }
+
+    /// Why it is not connected, or was disconnected.
+    #[must_use]
+    pub const fn error(&self) -> Option<ConnectError> {
+        self.error.get()
+    }
+
+    /// The rule that the host broke, if it broke one.
+    #[must_use]
+    pub fn offence(&self) -> Option<Offence> {
+        self.wire.offence.get()
+    }
+
+    /// The version of the present connection.
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        self.wire.link.borrow().as_ref()?.version
+    }
+
+    /// Notified when a disk came, went or changed its state.
+    #[must_use]
+    pub const fn changed(&self) -> &Rc<Signal> {
+        &self.changed
+    }
+
+    /// Whether disks that connect from now on keep their gates shut.
+    pub fn keep_shut(&self, shut: bool) {
+        self.shut.set(shut);
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.wire.hv.hal.now()
+    }
+
+    fn offer(&self) -> Result<Offer, ConnectError> {
+        let ours = |offer: &Offer| {
+            offer.class == class::SCSI && offer.instance == self.instance && offer.subchannel == 0
+        };
+        let found = self.bus.offers().into_iter().find(ours);
+        found.ok_or(ConnectError::NotOffered(self.instance))
+    }
+
+    /// Opens the channel, shakes hands, and finds the disks. Those that were
+    /// there before, by name or by number, go on where they were.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; the channel is closed again.
+    pub async fn connect(&self) -> Result<(), ConnectError> {
+        if self.changing.get() || self.wire.link.borrow().is_some() {
+            return Err(ConnectError::Busy);
+        }
+        self.changing.set(true);
+        let connected = self.open_and_scan().await;
+        if let Err(error) = connected {
+            self.drop_link().await;
+            self.error.set(Some(error));
+        } else {
+            self.error.set(None);
+        }
+        self.changing.set(false);
+        self.wire.attention.notify();
+        self.changed.notify();
+        connected
+    }
+
+    async fn open_and_scan(&self) -> Result<(), ConnectError> {
+        let relid = self.offer()?.relid;
+        let hal = &self.wire.hv.hal;
+        let lists = hal.alloc_shared(Link::<H>::list_pages(self.config.depth));
+        let lists = lists.ok_or(ConnectError::NoMemory)?;
+        let page = hal.alloc_shared(1);
+        let opened = match &page {
+            Some(_) => self.open_channel(relid).await,
+            None => Err(ConnectError::NoMemory),
+        };
+        let channel = match opened {
+            Ok(channel) => channel,
+            Err(error) => {
+                page.into_iter().for_each(|page| hal.free_shared(page));
+                hal.free_shared(lists);
+                return Err(error);
+            }
+        };
+        *self.page.borrow_mut() = page;
+        let (depth, interrupts) = (self.config.depth, self.config.interrupts);
+        let link = Link::new(&self.wire.hv, channel, depth, lists, interrupts);
+        self.wire.offence.set(None);
+        self.reset_sent.set(false);
+        *self.wire.link.borrow_mut() = Some(link);
+        self.shake_hands().await?;
+        self.scan().await
+    }
+
+    async fn open_channel(&self, relid: u32) -> Result<Channel<H>, ConnectError> {
+        let config = ChannelConfig {
+            ring_pages: self.config.ring_pages,
+            interrupts: self.config.interrupts,
+        };
+        Ok(Channel::open(&self.bus, relid, config).await?)
+    }
+
+    /// The handshake: begin, a version, limits, end.
+    async fn shake_hands(&self) -> Result<(), ConnectError> {
+        let begin = Operation::BEGIN_INITIALIZATION;
+        self.ask_plain(begin, &packet::plain(begin)).await?;
+        self.agree().await?;
+        let query = Operation::QUERY_PROPERTIES;
+        let properties = self.ask_plain(query, &packet::plain(query)).await?;
+        self.most.set(self.most_bytes(properties.max_transfer)?);
+        let end = Operation::END_INITIALIZATION;
+        self.ask_plain(end, &packet::plain(end)).await?;
+        Ok(())
+    }
+
+    /// Tries the versions, the newest first.
+    async fn agree(&self) -> Result<(), ConnectError> {
+        let mut oldest = self.config.max_version;
+        for version in Version::ALL {
+            if version > self.config.max_version {
+                continue;
+            }
+            oldest = version;
+            let answer = self.ask(&packet::propose(version)).await?;
+            if answer.status == Status::SUCCESS {
+                if let Some(link) = self.wire.link.borrow_mut().as_mut() {
+                    link.version = Some(version);
+                }
+                log::info!("storvsc {version}");
+                return Ok(());
+            }
+            if answer.status != Status::REVISION_MISMATCH {
+                let asked = Operation::QUERY_PROTOCOL_VERSION;
+                return Err(ConnectError::Refused(asked, answer.status));
+            }
+        }
+        Err(ConnectError::NoVersion { oldest })
+    }
+
+    /// Most bytes of a packet: what both ends can, so that a packet's list of
+    /// frames takes a part of the ring only.
+    fn most_bytes(&self, host: u32) -> Result<u32, ConnectError> {
+        let ring = (self.config.ring_pages.max(2) - 1) * PAGE;
+        let by_ring = (ring / 4 / 8).saturating_sub(16) * PAGE;
+        let by_ring = u32::try_from(by_ring).unwrap_or(u32::MAX);
+        let most = host.min(self.config.max_transfer).min(by_ring);
+        let most = most - most % PAGE as u32;
+        if most == 0 {
+            return Err(ConnectError::NoTransfer(host));
+        }
+        Ok(most)
+    }
+
+    /// Closes the channel, whatever became of it. What the host may still write
+    /// is given up.
+    pub(super) async fn drop_link(&self) {
+        let _ = self.close_link().await;
+    }
+
+    pub(super) async fn close_link(&self) -> Result<(), ConnectError> {
+        let link = self.wire.link.borrow_mut().take();
+        let page = self.page.borrow_mut().take();
+        let Some(link) = link else { return Ok(()) };
+        let (channel, lists) = link.into_parts();
+        let hal = &self.wire.hv.hal;
+        channel.close().await?;
+        hal.free_shared(lists);
+        page.into_iter().for_each(|page| hal.free_shared(page));
+        Ok(())
+    }
+}

@@ -1,0 +1,362 @@
+//! The data path of one disk: a queue over the controller's ring that never
+//! waits, never allocates per request and makes no hypercall but the signal that
+//! the ring asks for.
+
+use super::buffers::Buffers;
+use super::link::{Command, Link, Piece, Waiter};
+use super::offence::Offence;
+use super::packet::Direction;
+use super::wire::Wire;
+use crate::hal::Hal;
+use alloc::collections::VecDeque;
+use alloc::rc::Rc;
+use firn_block::gate::{Gate, Lifecycle, WrongStep};
+use firn_block::shm::Region;
+use firn_block::{
+    Accepted, Armed, Buffer, Busy, Completion, DiskId, DiskInfo, Durability, Op, Owner, Queue,
+    Refused, RegisterError, Request, SECTOR, Stats, Token, Unregistered,
+};
+use firn_scsi::{Cdb, unmap_parameters};
+
+/// One disk's data path.
+pub struct Front<H: Hal> {
+    pub(super) wire: Rc<Wire<H>>,
+    /// The unit of the target.
+    pub(super) unit: u8,
+    pub(super) gate: Gate,
+    pub(super) info: DiskInfo,
+    pub(super) accepted: Accepted,
+    pub(super) buffers: Buffers,
+    /// The box for ends of this disk's pieces, while it is connected.
+    pub(super) inbox: Option<usize>,
+    /// Most sectors of one UNMAP.
+    pub(super) unmap_sectors: u64,
+    /// Pieces to be sent again.
+    pub(super) again: VecDeque<Piece>,
+    /// The disk says that it changed.
+    pub(super) changed: bool,
+}
+
+impl<H: Hal> Front<H> {
+    pub(super) fn new(wire: &Rc<Wire<H>>, unit: u8, id: DiskId) -> Self {
+        Self {
+            wire: wire.clone(),
+            unit,
+            gate: Gate::new(),
+            info: DiskInfo {
+                id,
+                capacity: 0,
+                logical_block: 512,
+                physical_block: 512,
+                read_only: true,
+                durability: Durability::None,
+                discard: None,
+                max_transfer: 0,
+                queue_depth: 0,
+            },
+            accepted: Accepted::new(),
+            buffers: Buffers::new(id.0),
+            inbox: None,
+            unmap_sectors: 0,
+            again: VecDeque::new(),
+            changed: false,
+        }
+    }
+
+    /// Where the disk is in its life.
+    #[must_use]
+    pub const fn state(&self) -> Lifecycle {
+        self.gate.state()
+    }
+
+    /// Takes a step of the lifecycle; what was accepted goes on.
+    pub(super) fn step(&mut self, to: Lifecycle) -> Result<(), WrongStep> {
+        self.gate.step(to)?;
+        log::info!("{}: {to}", self.info.id);
+        self.fill();
+        self.kick();
+        Ok(())
+    }
+
+    /// The kernel's own way in: it is open while the disk is shut to jobs.
+    pub const fn private(&mut self) -> PrivateQueue<'_, H> {
+        PrivateQueue(self)
+    }
+
+    /// Looks whether the controller's channel was signalled. The main loop calls
+    /// this before it polls.
+    pub fn take_event(&mut self) -> bool {
+        if !self.gate.state().uses_ring() {
+            return false;
+        }
+        let wire = self.wire.clone();
+        let Some(Some(empty)) = wire.with(Link::take_event) else {
+            self.notice_failure();
+            return false;
+        };
+        self.accepted.stats.events += 1;
+        self.accepted.stats.empty_events += u64::from(empty);
+        true
+    }
+
+    fn accept(&mut self, request: Request, owner: Owner) -> Result<Token, Refused> {
+        self.notice_failure();
+        let admitted = self.gate.state().admit(owner);
+        let owns = |buffer: &Buffer| self.buffers.owns(buffer);
+        if let Err(why) = admitted.and_then(|()| self.info.check(&request, owns)) {
+            return Err(Refused { why, request });
+        }
+        let token = self.accepted.accept(request, owner)?;
+        self.fill();
+        Ok(token)
+    }
+
+    /// Puts what is unsent on the ring, oldest first, while there is room.
+    pub(super) fn fill(&mut self) {
+        if !self.gate.state().uses_ring() {
+            return;
+        }
+        while let Some(&piece) = self.again.front() {
+            if !self.send(piece) {
+                return;
+            }
+            self.again.pop_front();
+        }
+        while let Some(index) = self.accepted.next_unsent() {
+            if let Some(piece) = self.next_piece(index) {
+                if !self.send(piece) {
+                    return;
+                }
+                if let Some(parent) = self.accepted.get_mut(index) {
+                    parent.sent += piece.sectors;
+                    parent.outstanding += 1;
+                    parent.all_sent = parent.sent >= parent.request.sectors;
+                }
+            } else if let Some(parent) = self.accepted.get_mut(index) {
+                // An earlier piece failed: the rest is not worth sending.
+                parent.all_sent = true;
+            }
+            let parent = self.accepted.get(index);
+            if parent.is_none_or(|parent| parent.all_sent) {
+                self.accepted.pop_unsent();
+                self.finish(index);
+            }
+        }
+    }
+
+    /// The next part of a request, as large as one packet may be.
+    fn next_piece(&self, index: u16) -> Option<Piece> {
+        let parent = self.accepted.get(index)?;
+        if parent.error.is_some() {
+            return None;
+        }
+        let most = match parent.request.op {
+            Op::Flush => 0,
+            Op::Discard { .. } => self.unmap_sectors,
+            Op::Read | Op::Write => u64::from(self.info.max_transfer) / SECTOR,
+        };
+        Some(Piece {
+            parent: index,
+            first: parent.sent,
+            sectors: most.min(parent.request.sectors - parent.sent),
+            tries: 0,
+        })
+    }
+
+    /// Sends a piece; whether there was room.
+    fn send(&mut self, piece: Piece) -> bool {
+        let (Some(inbox), Some(parent)) = (self.inbox, self.accepted.get(piece.parent)) else {
+            return false;
+        };
+        let waiter = Waiter::Disk { inbox, piece };
+        let (request, unit) = (&parent.request, self.unit);
+        let per_block = u64::from(self.info.logical_block) / SECTOR;
+        let block = (request.sector + piece.first) / per_block;
+        let blocks = u32::try_from(piece.sectors / per_block).unwrap_or(u32::MAX);
+        let sent = self.wire.with(|link| match request.op {
+            Op::Discard { .. } => link.send_unmap(unit, unmap_parameters(block, blocks), waiter),
+            op => {
+                let (cdb, way) = match op {
+                    Op::Read => (Cdb::read(block, blocks), Direction::In),
+                    Op::Write => (Cdb::write(block, blocks), Direction::Out),
+                    _ => (Cdb::synchronize_cache(), Direction::None),
+                };
+                let data = request.buffer.as_ref().filter(|_| op.has_data());
+                let data = data.map(|buffer| {
+                    let offset = request.offset + (piece.first * SECTOR) as usize;
+                    (buffer.region(), offset, (piece.sectors * SECTOR) as u32)
+                });
+                let command = Command {
+                    unit,
+                    cdb,
+                    way,
+                    data,
+                };
+                link.send(&command, waiter)
+            }
+        });
+        let sent = sent == Some(true);
+        self.accepted.stats.ring_requests += u64::from(sent);
+        sent
+    }
+
+    /// Hands a request out if all of it has ended.
+    pub(super) fn finish(&mut self, index: u16) {
+        let buffers = &mut self.buffers;
+        let ended = self
+            .accepted
+            .finish(index, |buffer| buffers.quarantine(buffer));
+        if ended && !self.gate.is_open() && self.accepted.count() == 0 {
+            // Whoever drains the disk waits for this.
+            self.wire.attention.notify();
+        }
+    }
+
+    pub(super) fn arm_ring(&mut self) -> Armed {
+        if !self.gate.state().uses_ring() {
+            return Armed::Sleep;
+        }
+        let inbox = self.inbox;
+        let waiting = |link: &Link<H>| inbox.is_some_and(|inbox| link.has_ends(inbox));
+        match self.wire.with(|link| Ok(waiting(link) || link.arm()?)) {
+            Some(false) => Armed::Sleep,
+            // Something to take, or a failure to notice.
+            Some(true) | None => Armed::Poll,
+        }
+    }
+
+    /// What keeps the disk from being idle.
+    pub(super) fn busy(&self) -> Option<Busy> {
+        let all = &self.accepted;
+        let completions = all.completions(Owner::Job) + all.completions(Owner::Kernel);
+        let on_ring = self.inbox.and_then(|inbox| {
+            let look = |link: &mut Link<H>| Ok((link.has_ends(inbox), link.pieces_of(inbox).len()));
+            self.wire.with(look)
+        });
+        match (on_ring, all.count(), completions) {
+            (Some((true, _)), _, _) => Some(Busy::Responses(1)),
+            (Some((_, unanswered @ 1..)), _, _) => Some(Busy::Unanswered(
+                u32::try_from(unanswered).unwrap_or(u32::MAX),
+            )),
+            (_, 0, 0) => None,
+            (_, 0, completions) => Some(Busy::Completions(completions)),
+            (_, accepted, _) => Some(Busy::Accepted(accepted)),
+        }
+    }
+
+    /// The rule that the host broke, if it broke one.
+    #[must_use]
+    pub fn offence(&self) -> Option<Offence> {
+        self.wire.offence.get()
+    }
+}
+
+impl<H: Hal> Queue for Front<H> {
+    fn info(&self) -> &DiskInfo {
+        &self.info
+    }
+
+    fn register(&mut self, region: Region) -> Result<Buffer, RegisterError> {
+        Ok(self.buffers.register(region, Owner::Job))
+    }
+
+    fn unregister(&mut self, buffer: Buffer) -> Unregistered {
+        self.buffers.unregister(buffer)
+    }
+
+    fn reuse(&mut self, _pages: usize) -> Option<Buffer> {
+        // The host keeps nothing mapped: every buffer is free when it is given back.
+        None
+    }
+
+    fn submit(&mut self, request: Request) -> Result<Token, Refused> {
+        self.accept(request, Owner::Job)
+    }
+
+    fn kick(&mut self) {
+        if !self.gate.state().uses_ring() {
+            return;
+        }
+        let signals = self.wire.with(|link| {
+            let before = link.signals;
+            link.kick()?;
+            Ok(link.signals - before)
+        });
+        self.accepted.stats.notifications += signals.unwrap_or(0);
+    }
+
+    fn poll(&mut self, budget: usize, done: &mut dyn FnMut(Completion)) -> usize {
+        self.reap(budget);
+        let handed = self.accepted.deliver(Owner::Job, budget, done);
+        if handed > 0 && !self.gate.is_open() && self.in_flight() == 0 {
+            // Whoever drains the disk waits until all is handed out.
+            self.wire.attention.notify();
+        }
+        handed
+    }
+
+    fn arm(&mut self) -> Armed {
+        if self.accepted.completions(Owner::Job) > 0 {
+            return Armed::Poll;
+        }
+        self.arm_ring()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.accepted.in_flight(Owner::Job)
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.accepted.stats
+    }
+}
+
+/// A disk's queue as the kernel uses it for itself: it accepts requests while the
+/// gate is shut to jobs, and its completions are its own.
+pub struct PrivateQueue<'a, H: Hal>(&'a mut Front<H>);
+
+impl<H: Hal> Queue for PrivateQueue<'_, H> {
+    fn info(&self) -> &DiskInfo {
+        self.0.info()
+    }
+
+    fn register(&mut self, region: Region) -> Result<Buffer, RegisterError> {
+        Ok(self.0.buffers.register(region, Owner::Kernel))
+    }
+
+    fn unregister(&mut self, buffer: Buffer) -> Unregistered {
+        self.0.unregister(buffer)
+    }
+
+    fn reuse(&mut self, _pages: usize) -> Option<Buffer> {
+        None
+    }
+
+    fn submit(&mut self, request: Request) -> Result<Token, Refused> {
+        self.0.accept(request, Owner::Kernel)
+    }
+
+    fn kick(&mut self) {
+        self.0.kick();
+    }
+
+    fn poll(&mut self, budget: usize, done: &mut dyn FnMut(Completion)) -> usize {
+        self.0.reap(budget);
+        self.0.accepted.deliver(Owner::Kernel, budget, done)
+    }
+
+    fn arm(&mut self) -> Armed {
+        if self.0.accepted.completions(Owner::Kernel) > 0 {
+            return Armed::Poll;
+        }
+        self.0.arm_ring()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.0.accepted.in_flight(Owner::Kernel)
+    }
+
+    fn stats(&self) -> &Stats {
+        self.0.stats()
+    }
+}

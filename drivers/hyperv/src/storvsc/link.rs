@@ -1,0 +1,409 @@
+//! A controller's channel with what is in flight on it. Its disks share it: each
+//! has a box for the ends of its own requests.
+
+use super::offence::Offence;
+use super::packet::{self, Answer, Direction, Ended};
+use crate::hal::Hal;
+use crate::machine::HyperV;
+use crate::vmbus::Channel;
+use crate::wire::ring::{COMPLETION_REQUESTED, GpaDirect, PacketType, Range};
+use crate::wire::vstor::{Operation, PACKET, Version};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use firn_block::PAGE;
+use firn_block::shm::Region;
+use firn_block::slots::Slots;
+use firn_scsi::{Cdb, UNMAP_BYTES};
+use firn_task::Instant;
+
+/// Events without work that are forgiven at once, and the most that can be saved
+/// up: every completion may come with one.
+const EVENT_CREDIT: u32 = 1024;
+
+/// Whose a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiter {
+    /// A disk's, by its box: a piece of an accepted request.
+    Disk { inbox: usize, piece: Piece },
+    /// The controller's own, by its ticket; a SCSI command or not.
+    Own { ticket: u64, scsi: bool },
+}
+
+/// A part of an accepted request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) parent: u16,
+    /// Its first sector, counted from the request's.
+    pub(super) first: u64,
+    pub(super) sectors: u64,
+    /// How often it was sent before.
+    pub(super) tries: u8,
+}
+
+/// What a slot waits for.
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    waiter: Waiter,
+    asked: u32,
+    since: Instant,
+}
+
+/// What came back to the controller itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Own {
+    Answer(Answer),
+    Ended(Ended),
+}
+
+/// A SCSI command to be sent.
+pub(super) struct Command<'a> {
+    pub(super) unit: u8,
+    pub(super) cdb: Cdb,
+    pub(super) way: Direction,
+    /// Memory and range in it; `None` for no data.
+    pub(super) data: Option<(&'a Region, usize, u32)>,
+}
+
+pub(super) struct Link<H: Hal> {
+    hv: Rc<HyperV<H>>,
+    pub(super) channel: Channel<H>,
+    slots: Slots<InFlight>,
+    /// `None` until it is agreed on.
+    pub(super) version: Option<Version>,
+    /// Ends of each disk's pieces.
+    inboxes: Vec<VecDeque<(Piece, Ended)>>,
+    own: BTreeMap<u64, Own>,
+    next_ticket: u64,
+    /// Words between a packet's descriptor and its data.
+    head: Vec<u64>,
+    /// Where lists of ranges for UNMAP lie, one for each slot.
+    lists: Region,
+    /// Disks came or went.
+    pub(super) look_again: bool,
+    masked: bool,
+    interrupts: bool,
+    /// A signal that the host did not take.
+    owes_signal: bool,
+    event_credit: u32,
+    pub(super) signals: u64,
+}
+
+impl<H: Hal> Link<H> {
+    /// A link over an open channel, with `depth` packets in flight at most.
+    /// `lists` has room for that many lists.
+    pub(super) fn new(
+        hv: &Rc<HyperV<H>>,
+        channel: Channel<H>,
+        depth: u32,
+        lists: Region,
+        interrupts: bool,
+    ) -> Self {
+        channel.ring.receive.mask();
+        Self {
+            hv: hv.clone(),
+            channel,
+            slots: Slots::new(depth, || ()),
+            version: None,
+            inboxes: Vec::new(),
+            own: BTreeMap::new(),
+            next_ticket: 1,
+            head: Vec::new(),
+            lists,
+            look_again: false,
+            masked: true,
+            interrupts,
+            owes_signal: false,
+            event_credit: EVENT_CREDIT,
+            signals: 0,
+        }
+    }
+
+    /// Pages of lists that so many slots need.
+    pub(super) const fn list_pages(depth: u32) -> usize {
+        (depth as usize).div_ceil(PAGE / LIST)
+    }
+
+    /// A box for one more disk, with room for everything that can be in flight,
+    /// of requests of so many pages.
+    pub(super) fn add_inbox(&mut self, depth: u32, pages: usize) -> usize {
+        self.inboxes.push(VecDeque::with_capacity(depth as usize));
+        self.head.reserve(pages + 2);
+        self.inboxes.len() - 1
+    }
+
+    /// The next end of a disk's piece.
+    pub(super) fn next_end(&mut self, inbox: usize) -> Option<(Piece, Ended)> {
+        self.inboxes.get_mut(inbox)?.pop_front()
+    }
+
+    pub(super) fn has_ends(&self, inbox: usize) -> bool {
+        self.inboxes.get(inbox).is_some_and(|ends| !ends.is_empty())
+    }
+
+    /// What came back for a ticket.
+    pub(super) fn take_own(&mut self, ticket: u64) -> Option<Own> {
+        self.own.remove(&ticket)
+    }
+
+    pub(super) fn new_ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket - 1
+    }
+
+    /// Bytes of a packet as the host knows them now.
+    fn packet_bytes(&self) -> usize {
+        self.version
+            .map_or(super::EARLY_PACKET, Version::packet_bytes)
+    }
+
+    /// Sends a packet of the handshake; whether there was room.
+    pub(super) fn send_plain(
+        &mut self,
+        packet: &[u8; PACKET],
+        ticket: u64,
+    ) -> Result<bool, Offence> {
+        let waiter = Waiter::Own {
+            ticket,
+            scsi: false,
+        };
+        self.head.clear();
+        self.push(PacketType::IN_BAND, packet, waiter, 0)
+    }
+
+    /// Sends a SCSI command; whether there was room.
+    pub(super) fn send(&mut self, command: &Command<'_>, waiter: Waiter) -> Result<bool, Offence> {
+        let Some(version) = self.version else {
+            return Ok(false);
+        };
+        self.head.clear();
+        let Some((region, offset, bytes)) = command.data else {
+            let packet = packet::scsi(version, command.unit, &command.cdb, Direction::None, 0);
+            return self.push(PacketType::IN_BAND, &packet, waiter, 0);
+        };
+        self.describe(region, offset, bytes);
+        let packet = packet::scsi(version, command.unit, &command.cdb, command.way, bytes);
+        self.push(PacketType::GPA_DIRECT, &packet, waiter, bytes)
+    }
+
+    /// Sends an UNMAP of one range; whether there was room.
+    pub(super) fn send_unmap(
+        &mut self,
+        unit: u8,
+        list: [u8; UNMAP_BYTES],
+        waiter: Waiter,
+    ) -> Result<bool, Offence> {
+        let Some(version) = self.version else {
+            return Ok(false);
+        };
+        let Some(slot) = self.slots.take() else {
+            return Ok(false);
+        };
+        // The next one to be taken is this one.
+        self.slots.put_back(slot);
+        let at = usize::from(slot) * LIST;
+        let lists = self.lists.alias();
+        lists.copy_in(at, &list);
+        self.head.clear();
+        let bytes = UNMAP_BYTES as u32;
+        self.describe(&lists, at, bytes);
+        let cdb = Cdb::unmap(UNMAP_BYTES as u16);
+        let packet = packet::scsi(version, unit, &cdb, Direction::Out, bytes);
+        self.push(PacketType::GPA_DIRECT, &packet, waiter, bytes)
+    }
+
+    /// Lists the frames of some bytes.
+    fn describe(&mut self, region: &Region, offset: usize, bytes: u32) {
+        let direct = GpaDirect {
+            reserved: 0,
+            range_count: 1,
+        };
+        let range = Range {
+            bytes,
+            offset: (offset % PAGE) as u32,
+        };
+        self.head.push(zerocopy::transmute!(direct));
+        self.head.push(zerocopy::transmute!(range));
+        let end = offset + bytes as usize;
+        for page in offset / PAGE..end.div_ceil(PAGE) {
+            self.head.push(self.hv.hal.gfn(region, page).0);
+        }
+    }
+
+    fn push(
+        &mut self,
+        packet_type: PacketType,
+        packet: &[u8; PACKET],
+        waiter: Waiter,
+        asked: u32,
+    ) -> Result<bool, Offence> {
+        let Some(slot) = self.slots.take() else {
+            return Ok(false);
+        };
+        let since = self.hv.hal.now();
+        let in_flight = InFlight {
+            waiter,
+            asked,
+            since,
+        };
+        let id = self.slots.start(slot, in_flight);
+        let packet = &packet[..self.packet_bytes()];
+        let ring = &mut self.channel.ring.send;
+        let pushed = ring.push(packet_type, COMPLETION_REQUESTED, id, &self.head, packet);
+        if pushed != Ok(true) {
+            self.slots.finish(slot);
+        }
+        Ok(pushed?)
+    }
+
+    /// Shows the host what was pushed, and signals if it asks for that. Whoever
+    /// wants an event for what comes back asks for it.
+    pub(super) fn kick(&mut self) -> Result<(), Offence> {
+        self.mask();
+        if self.channel.ring.send.publish()? || self.owes_signal {
+            self.signals += 1;
+            self.owes_signal = self.channel.signal().is_err();
+        }
+        Ok(())
+    }
+
+    /// Takes up to `budget` packets and puts what they say into the boxes; how
+    /// many there were.
+    pub(super) fn reap(&mut self, budget: usize) -> Result<usize, Offence> {
+        self.mask();
+        let mut taken = 0;
+        let mut more = self.channel.ring.receive.has_packets()?;
+        while more && taken < budget {
+            while taken < budget && self.take_packet()? {
+                taken += 1;
+            }
+            more = self.watch_if_idle()?;
+        }
+        if taken == 0 {
+            self.watch_if_idle()?;
+        }
+        if self.channel.ring.receive.commit() || self.owes_signal {
+            self.owes_signal = self.channel.signal().is_err();
+        }
+        let earned = u32::try_from(taken).unwrap_or(u32::MAX);
+        self.event_credit = self.event_credit.saturating_add(earned).min(EVENT_CREDIT);
+        Ok(taken)
+    }
+
+    fn take_packet(&mut self) -> Result<bool, Offence> {
+        let Some(packet) = self.channel.ring.receive.take()? else {
+            return Ok(false);
+        };
+        match packet.packet_type {
+            PacketType::COMPLETION => {}
+            PacketType::IN_BAND => {
+                match packet::operation(packet.data) {
+                    Operation::ENUMERATE_BUS | Operation::REMOVE_DEVICE => self.look_again = true,
+                    other => return Err(Offence::UnknownNotice(other)),
+                }
+                return Ok(true);
+            }
+            other => return Err(Offence::UnknownPacket(other)),
+        }
+        let slot = self.slots.resolve(packet.transaction)?;
+        let Some(InFlight { waiter, asked, .. }) = self.slots.waits_for(slot).copied() else {
+            return Err(Offence::StaleId(packet.transaction));
+        };
+        match (waiter, self.version) {
+            (
+                Waiter::Own {
+                    ticket,
+                    scsi: false,
+                },
+                version,
+            ) => {
+                let answer = packet::answer(packet.data, version)?;
+                self.own.insert(ticket, Own::Answer(answer));
+            }
+            (Waiter::Own { ticket, .. }, Some(version)) => {
+                let ended = packet::ended(packet.data, version, asked)?;
+                self.own.insert(ticket, Own::Ended(ended));
+            }
+            (Waiter::Disk { inbox, piece }, Some(version)) => {
+                let ended = packet::ended(packet.data, version, asked)?;
+                if let Some(inbox) = self.inboxes.get_mut(inbox) {
+                    inbox.push_back((piece, ended));
+                }
+            }
+            (_, None) => return Err(Offence::StaleId(packet.transaction)),
+        }
+        self.slots.finish(slot);
+        Ok(true)
+    }
+
+    /// Asks for an event where nothing is in flight: the host has news of its own.
+    /// Whether there is some already.
+    fn watch_if_idle(&mut self) -> Result<bool, Offence> {
+        Ok(self.interrupts && self.outstanding() == 0 && self.arm()?)
+    }
+
+    fn mask(&mut self) {
+        if !core::mem::replace(&mut self.masked, true) {
+            self.channel.ring.receive.mask();
+        }
+    }
+
+    /// Asks for an event at the next packet; whether there is one already. A
+    /// channel without interrupts has always something to look at.
+    pub(super) fn arm(&mut self) -> Result<bool, Offence> {
+        if !self.interrupts {
+            return Ok(true);
+        }
+        self.masked = false;
+        Ok(self.channel.ring.receive.unmask()?)
+    }
+
+    /// Whether the channel's flag was set, which costs something if there is no
+    /// packet.
+    pub(super) fn take_event(&mut self) -> Result<Option<bool>, Offence> {
+        if !self.channel.take_event() {
+            return Ok(None);
+        }
+        let empty = !self.channel.ring.receive.has_packets()?;
+        if empty {
+            let left = self.event_credit.checked_sub(1);
+            self.event_credit = left.ok_or(Offence::EventStorm)?;
+        } else if self.outstanding() == 0 {
+            // News of the host's own, which nobody polls for.
+            self.reap(usize::MAX)?;
+        }
+        Ok(Some(empty))
+    }
+
+    /// Packets without an answer.
+    pub(super) fn outstanding(&self) -> usize {
+        self.slots.in_use()
+    }
+
+    /// Of the disks' pieces without an answer, when the oldest was sent, and how
+    /// many there are.
+    pub(super) fn late(&self) -> Option<(Instant, usize)> {
+        let of_disks = |waits: &&InFlight| matches!(waits.waiter, Waiter::Disk { .. });
+        let all = self.slots.iter().map(|(_, waits)| waits);
+        let late = all.filter(of_disks).map(|waits| (waits.since, 1));
+        late.reduce(|(one, count), (other, _)| (one.min(other), count + 1))
+    }
+
+    /// The pieces of a disk that have no answer.
+    pub(super) fn pieces_of(&self, inbox: usize) -> Vec<Piece> {
+        let of_disk = |(_, waits): (u16, &InFlight)| match waits.waiter {
+            Waiter::Disk { inbox: of, piece } if of == inbox => Some(piece),
+            _ => None,
+        };
+        self.slots.iter().filter_map(of_disk).collect()
+    }
+
+    /// Gives up its parts: the channel, and the memory of lists.
+    pub(super) fn into_parts(self) -> (Channel<H>, Region) {
+        (self.channel, self.lists)
+    }
+}
+
+/// Room for a list of ranges; it lies within a page.
+const LIST: usize = 32;
+const _: () = assert!(UNMAP_BYTES <= LIST && PAGE.is_multiple_of(LIST));

@@ -1,0 +1,33 @@
+//! SCSI controllers over VMBus.
+//!
+//! A [`Controller`] is one channel; its disks ([`Unit`]) share it, each with a
+//! [`firn_block::Queue`] of its own ([`Front`]). The control path is `async`:
+//! [`Controller::connect`] shakes hands and looks which disks there are,
+//! [`Controller::run`] follows what the host does, [`Controller::disconnect`]
+//! closes in good order. The steps of a freeze are the disks' and the
+//! controller's, to be ordered by whoever freezes the machine.
+
+mod buffers;
+mod complete;
+mod control;
+mod controller;
+mod disks;
+mod error;
+mod follow;
+mod front;
+mod link;
+mod offence;
+mod packet;
+mod scan;
+mod steps;
+mod wire;
+
+pub use controller::{Controller, ControllerConfig};
+pub use disks::Unit;
+pub use error::{ConnectError, StepError, WhyNot};
+pub use front::{Front, PrivateQueue};
+pub use offence::Offence;
+
+/// Bytes of a packet before a version is agreed on: all hosts take the short
+/// form.
+const EARLY_PACKET: usize = crate::wire::vstor::SHORT_PACKET;
