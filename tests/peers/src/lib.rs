@@ -11,6 +11,8 @@
 #![deny(unsafe_code)]
 
 mod blkback;
+mod frames;
+pub mod hyperv;
 mod io;
 mod machine;
 pub mod memory;

@@ -199,7 +199,7 @@ impl Disk {
         self.0.borrow_mut().log.clear();
     }
 
-    pub(super) fn record(&self, op: DiskOp) {
+    pub(crate) fn record(&self, op: DiskOp) {
         let observer = {
             let mut state = self.0.borrow_mut();
             state.log.push(op);
@@ -211,13 +211,13 @@ impl Disk {
     }
 
     /// Whether the range lies on the disk.
-    pub(super) fn contains(&self, sector: u64, sectors: u64) -> bool {
+    pub(crate) fn contains(&self, sector: u64, sectors: u64) -> bool {
         let end = sector.checked_add(sectors);
         end.is_some_and(|end| end <= self.capacity())
     }
 
     /// Whether a request for these sectors is carried out.
-    pub(super) fn admits(&self, sector: u64, sectors: u64) -> bool {
+    pub(crate) fn admits(&self, sector: u64, sectors: u64) -> bool {
         let mut state = self.0.borrow_mut();
         match &mut state.failing {
             Some(0) => return false,

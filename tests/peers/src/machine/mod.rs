@@ -2,7 +2,7 @@
 
 mod calls;
 mod events;
-mod frames;
+
 mod grants;
 #[cfg(test)]
 mod tests;
@@ -11,6 +11,7 @@ pub use calls::CallKind;
 pub use events::Channel;
 pub use grants::{GrantError, MAX_GRANT_FRAMES, Mapping};
 
+use crate::frames::Frames;
 use calls::Calls;
 use events::Events;
 use firn_block::PAGE;
@@ -24,7 +25,6 @@ use firn_xen::wire::event_channel::Port;
 use firn_xen::wire::grant_table::GrantRef;
 use firn_xen::wire::misc::ShutdownReason;
 use firn_xen::wire::{DomId, Gfn, hvm};
-use frames::Frames;
 use grants::GrantTable;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

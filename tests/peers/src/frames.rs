@@ -1,9 +1,9 @@
 //! Guest memory: runs of pages with made-up frame numbers.
 
 use crate::memory;
+use firn_block::Gfn;
 use firn_block::PAGE;
 use firn_block::shm::Region;
-use firn_xen::wire::Gfn;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -18,22 +18,22 @@ struct Run {
 }
 
 /// Every run of pages of the guest, by its first frame.
-pub(super) struct Frames {
+pub(crate) struct Frames {
     runs: BTreeMap<u64, Run>,
     by_address: BTreeMap<usize, u64>,
     next: u64,
     /// Pages that may still be allocated.
-    pub(super) budget: usize,
+    pub(crate) budget: usize,
 }
 
 /// What is at a frame.
-pub(super) struct Frame {
-    pub(super) page: Region,
-    pub(super) freed: bool,
+pub(crate) struct Frame {
+    pub(crate) page: Region,
+    pub(crate) freed: bool,
 }
 
 impl Frames {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             runs: BTreeMap::new(),
             by_address: BTreeMap::new(),
@@ -43,7 +43,7 @@ impl Frames {
     }
 
     /// Allocates RAM; frames never follow each other across two allocations.
-    pub(super) fn allocate(&mut self, pages: usize) -> Option<Region> {
+    pub(crate) fn allocate(&mut self, pages: usize) -> Option<Region> {
         if pages == 0 || pages > self.budget {
             return None;
         }
@@ -54,7 +54,7 @@ impl Frames {
     }
 
     /// Puts fresh pages at given frames.
-    pub(super) fn place(&mut self, first: u64, pages: usize) -> Region {
+    pub(crate) fn place(&mut self, first: u64, pages: usize) -> Region {
         let region = memory::take(pages);
         let handle = region.alias();
         self.insert(first, region, false);
@@ -72,7 +72,7 @@ impl Frames {
     }
 
     /// Takes up memory that was made elsewhere.
-    pub(super) fn lend(&mut self, region: &Region) {
+    pub(crate) fn lend(&mut self, region: &Region) {
         let first = self.next;
         self.next += region.page_count() as u64 + 1;
         self.insert(first, region.alias(), true);
@@ -80,7 +80,7 @@ impl Frames {
 
     /// Poisons a run. `None` when it is no whole allocation or was freed before;
     /// otherwise its frames.
-    pub(super) fn free(&mut self, region: &Region) -> Option<std::ops::Range<u64>> {
+    pub(crate) fn free(&mut self, region: &Region) -> Option<std::ops::Range<u64>> {
         let first = *self.by_address.get(&region.addr())?;
         let run = self.runs.get_mut(&first)?;
         if run.freed || run.region.len() != region.len() {
@@ -101,7 +101,7 @@ impl Frames {
     }
 
     /// The page at a frame.
-    pub(super) fn frame(&self, gfn: Gfn) -> Option<Frame> {
+    pub(crate) fn frame(&self, gfn: Gfn) -> Option<Frame> {
         let (run, page) = self.run_of(gfn.0)?;
         Some(Frame {
             page: run.region.pages(page, 1),
@@ -110,13 +110,13 @@ impl Frames {
     }
 
     /// Several frames in one piece.
-    pub(super) fn map(&self, first: Gfn, count: usize) -> Option<Region> {
+    pub(crate) fn map(&self, first: Gfn, count: usize) -> Option<Region> {
         let (run, page) = self.run_of(first.0)?;
         (count <= run.region.page_count() - page).then(|| run.region.pages(page, count))
     }
 
     /// The frame number of an address.
-    pub(super) fn gfn(&self, address: usize) -> Option<Gfn> {
+    pub(crate) fn gfn(&self, address: usize) -> Option<Gfn> {
         let (start, first) = self.by_address.range(..=address).next_back()?;
         let page = (address - start) / PAGE;
         let run = &self.runs[first];
@@ -124,7 +124,7 @@ impl Frames {
     }
 
     /// Frames that were written after they had been freed.
-    pub(super) fn spoiled(&self) -> Vec<Gfn> {
+    pub(crate) fn spoiled(&self) -> Vec<Gfn> {
         let mut spoiled = Vec::new();
         for (first, run) in self.runs.iter().filter(|(_, run)| run.freed) {
             for page in 0..run.region.page_count() {
@@ -140,7 +140,7 @@ impl Frames {
     }
 
     /// Pages that are allocated and not freed.
-    pub(super) fn in_use(&self) -> usize {
+    pub(crate) fn in_use(&self) -> usize {
         let live = self.runs.values().filter(|run| !run.freed);
         live.map(|run| run.region.page_count()).sum()
     }

@@ -1,0 +1,107 @@
+//! What a device's server needs of its channel and of the machine.
+
+use super::machine::HvMachine;
+use super::offence::HvOffence;
+use super::ring::HostRing;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// What the host does wrong; shared by all of its parts.
+#[derive(Clone, Default)]
+pub(super) struct Offences(Rc<RefCell<Vec<HvOffence>>>);
+
+impl Offences {
+    pub(super) fn add(&self, offence: HvOffence) {
+        self.0.borrow_mut().push(offence);
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.borrow_mut().clear();
+    }
+
+    pub(super) fn has(&self, offence: HvOffence) -> bool {
+        self.0.borrow().contains(&offence)
+    }
+
+    /// Whether it is to be done now; then it is not done again.
+    pub(super) fn take(&self, offence: HvOffence) -> bool {
+        let mut all = self.0.borrow_mut();
+        let at = all.iter().position(|other| *other == offence);
+        at.map(|at| all.remove(at)).is_some()
+    }
+}
+
+/// An open channel.
+pub(super) struct HostChannel {
+    pub(super) gpadl: u32,
+    pub(super) ring: HostRing,
+    /// Whether the guest wants interrupts at all.
+    pub(super) interrupts: bool,
+    /// The guest signalled, and its ring was not found empty since.
+    pub(super) awake: bool,
+}
+
+/// A server's way to its guest.
+pub(super) struct Link<'a> {
+    pub(super) machine: &'a HvMachine,
+    pub(super) channel: &'a mut HostChannel,
+    pub(super) relid: u32,
+    pub(super) offences: &'a Offences,
+    pub(super) complaints: &'a mut Vec<String>,
+}
+
+impl Link<'_> {
+    /// Sends a packet and signals if the guest asks for that. Whether there was
+    /// room.
+    pub(super) fn send(&mut self, packet_type: u16, transaction: u64, data: &[u8]) -> bool {
+        let shape = self.shape(data.len());
+        let sent = self
+            .channel
+            .ring
+            .send(packet_type, transaction, data, shape);
+        if sent == Some(true) {
+            self.signal();
+        }
+        sent.is_some()
+    }
+
+    pub(super) fn signal(&self) {
+        if self.channel.interrupts {
+            self.machine.ring(self.relid);
+        }
+    }
+
+    /// A descriptor that lies, if one is due.
+    fn shape(&self, bytes: usize) -> Option<[u16; 2]> {
+        let len8 = 2 + bytes.div_ceil(8) as u16;
+        let shapes = [
+            (HvOffence::PacketHeadShort, [1, len8]),
+            (HvOffence::PacketHeadLong, [len8 + 1, len8]),
+            (HvOffence::PacketTorn, [2, len8 + 40]),
+        ];
+        let due = shapes.into_iter().find(|(o, _)| self.offences.take(*o));
+        due.map(|(_, shape)| shape)
+    }
+
+    /// Indices that cannot be, if some are due.
+    pub(super) fn spoil_indices(&self) {
+        let ring = &self.channel.ring;
+        let (write, read) = (ring.write_index(), ring.read_index());
+        let (outgoing, incoming) = (ring.outgoing_size(), ring.incoming_size());
+        if self.offences.has(HvOffence::WriteIndexOutside) {
+            ring.pretend_write(outgoing);
+        }
+        if self.offences.has(HvOffence::WriteIndexOdd) {
+            ring.pretend_write(write + 4);
+        }
+        for (offence, index) in [
+            (HvOffence::ReadIndexOutside, incoming),
+            (HvOffence::ReadIndexOdd, read + 1),
+            (HvOffence::ReadIndexRunsAway, (read + 4096) % incoming),
+        ] {
+            if self.offences.has(offence) {
+                ring.pretend_read(index);
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! A SCSI controller: the other end of storvsc.
+
+mod lun;
+mod serve;
+mod target;
+
+pub use lun::Lun;
+
+use super::device::Link;
+use crate::blkback::Disk;
+use firn_hyperv::wire::vstor::Version;
+use serve::Pending;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+/// A controller.
+#[derive(Clone, Debug)]
+pub struct StorvspConfig {
+    /// The newest version that it speaks.
+    pub newest: Version,
+    /// The oldest.
+    pub oldest: Version,
+    /// Most bytes of a request.
+    pub max_transfer: u32,
+    /// What tells it from others.
+    pub instance: [u8; 16],
+    /// Answers are sent the last first, as far as there are several.
+    pub reversed: bool,
+    /// Steps between a request and its answer.
+    pub delay: u64,
+}
+
+impl Default for StorvspConfig {
+    fn default() -> Self {
+        Self {
+            newest: Version::V6_2,
+            oldest: Version::V2_0,
+            max_transfer: 0x4_0000,
+            instance: [7; 16],
+            reversed: false,
+            delay: 0,
+        }
+    }
+}
+
+impl StorvspConfig {
+    /// A controller that speaks one version.
+    #[must_use]
+    pub fn only(version: Version) -> Self {
+        Self {
+            newest: version,
+            oldest: version,
+            ..Self::default()
+        }
+    }
+}
+
+/// How far the handshake is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Closed,
+    Opened,
+    Begun,
+    Versioned,
+    Described,
+    Ready,
+}
+
+struct State {
+    config: StorvspConfig,
+    luns: BTreeMap<u8, Lun>,
+    phase: Phase,
+    version: Option<Version>,
+    pending: VecDeque<Pending>,
+    /// So many requests are still answered; the others wait.
+    allowance: Option<usize>,
+    clock: u64,
+    served: u64,
+    /// Notices for the guest.
+    notices: VecDeque<u32>,
+}
+
+/// A controller; clones are the same.
+#[derive(Clone)]
+pub struct Storvsp(Rc<RefCell<State>>);
+
+impl Storvsp {
+    /// A controller without disks.
+    #[must_use]
+    pub fn new(config: StorvspConfig) -> Self {
+        Self(Rc::new(RefCell::new(State {
+            config,
+            luns: BTreeMap::new(),
+            phase: Phase::Closed,
+            version: None,
+            pending: VecDeque::new(),
+            allowance: None,
+            clock: 0,
+            served: 0,
+            notices: VecDeque::new(),
+        })))
+    }
+
+    /// Plugs a disk as unit `number`; a guest that is connected is told so.
+    pub fn plug(&self, number: u8, lun: Lun) {
+        let mut state = self.0.borrow_mut();
+        state.luns.insert(number, lun);
+        state.notices.push_back(11);
+    }
+
+    /// Unplugs a disk.
+    pub fn unplug(&self, number: u8) {
+        let mut state = self.0.borrow_mut();
+        state.luns.remove(&number);
+        state.notices.push_back(11);
+    }
+
+    /// Has a unit say "unit attention" with its next answer.
+    pub fn attention(&self, number: u8, code: u8, qualifier: u8) {
+        if let Some(lun) = self.0.borrow_mut().luns.get_mut(&number) {
+            lun.attention = Some((code, qualifier));
+        }
+    }
+
+    /// Answers so many requests and no more; `None` is all.
+    pub fn allow(&self, requests: Option<usize>) {
+        self.0.borrow_mut().allowance = requests;
+    }
+
+    /// Speaks one version from the next channel on.
+    pub fn speaks_only(&self, version: Version) {
+        let mut state = self.0.borrow_mut();
+        (state.config.newest, state.config.oldest) = (version, version);
+    }
+
+    /// The disk that is plugged as a unit.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn disk(&self, number: u8) -> Disk {
+        let state = self.0.borrow();
+        let lun = state.luns.get(&number);
+        lun.map(|lun| lun.disk.clone())
+            .unwrap_or_else(|| panic!("no unit {number}"))
+    }
+
+    /// Whether a guest has come to the end of the handshake.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.0.borrow().phase == Phase::Ready
+    }
+
+    /// The version of the present connection.
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        self.0.borrow().version
+    }
+
+    /// SCSI requests so far.
+    #[must_use]
+    pub fn served(&self) -> u64 {
+        self.0.borrow().served
+    }
+
+    /// What tells it from others.
+    #[must_use]
+    pub fn instance(&self) -> [u8; 16] {
+        self.0.borrow().config.instance
+    }
+
+    pub(super) fn opened(&self) {
+        let mut state = self.0.borrow_mut();
+        state.phase = Phase::Opened;
+        state.version = None;
+    }
+
+    pub(super) fn closed(&self) {
+        let mut state = self.0.borrow_mut();
+        state.phase = Phase::Closed;
+        state.pending.clear();
+        state.notices.clear();
+    }
+
+    pub(super) fn serve(&self, link: &mut Link<'_>) -> bool {
+        self.0.borrow_mut().serve(link)
+    }
+}

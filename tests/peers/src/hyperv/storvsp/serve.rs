@@ -1,0 +1,385 @@
+//! Packets: the handshake, SCSI requests, and their answers.
+
+use super::target::Outcome;
+use super::{Phase, State};
+use crate::hyperv::bytes::{u16_at, u32_at, u64_at};
+use crate::hyperv::device::Link;
+use crate::hyperv::offence::HvOffence;
+use crate::hyperv::ring::Raw;
+use firn_block::PAGE;
+use firn_hyperv::wire::vstor::Version;
+
+const IN_BAND: u16 = 6;
+const GPA_DIRECT: u16 = 9;
+const COMPLETION: u16 = 11;
+const REVISION_MISMATCH: u32 = 0xc000_0059;
+const UNSUCCESSFUL: u32 = 0xc000_0001;
+
+/// An answer that is on its way.
+pub(super) struct Pending {
+    transaction: u64,
+    packet: Vec<u8>,
+    due: u64,
+}
+
+/// Guest memory that a packet lists.
+struct Buffer {
+    frames: Vec<u64>,
+    offset: usize,
+    bytes: usize,
+}
+
+impl Buffer {
+    /// Reads the ranges after the descriptor.
+    fn parse(head: &[u8]) -> Result<Self, String> {
+        if head.len() < 16 || u32_at(head, 4) != 1 {
+            return Err("not one range".to_owned());
+        }
+        let (bytes, offset) = (u32_at(head, 8) as usize, u32_at(head, 12) as usize);
+        let frames: Vec<u64> = head[16..].chunks_exact(8).map(|f| u64_at(f, 0)).collect();
+        if offset >= PAGE || (offset + bytes).div_ceil(PAGE) != frames.len() {
+            return Err(format!("{bytes} bytes in {} frames", frames.len()));
+        }
+        Ok(Self {
+            frames,
+            offset,
+            bytes,
+        })
+    }
+
+    /// Walks over the pages: page, offset in it, range of the data.
+    fn each(&self, mut visit: impl FnMut(u64, usize, std::ops::Range<usize>)) {
+        let (mut done, mut offset) = (0, self.offset);
+        for frame in &self.frames {
+            let now = (PAGE - offset).min(self.bytes - done);
+            visit(*frame, offset, done..done + now);
+            (done, offset) = (done + now, 0);
+        }
+    }
+}
+
+impl State {
+    pub(super) fn serve(&mut self, link: &mut Link<'_>) -> bool {
+        self.clock += 1;
+        let goes_back =
+            self.phase == Phase::Ready && link.offences.take(HvOffence::WriteIndexGoesBack);
+        if goes_back {
+            // By one answer: 64 bytes, its head and its trailer.
+            let ring = &link.channel.ring;
+            let size = ring.outgoing_size();
+            ring.pretend_write((ring.write_index() + size - 88) % size);
+        }
+        let mut any = self.take_packets(link) || goes_back;
+        any |= self.send_answers(link);
+        any |= self.send_notices(link);
+        if link.offences.has(HvOffence::EventStorm) && self.phase == Phase::Ready {
+            link.signal();
+            any = true;
+        }
+        if self.phase == Phase::Ready {
+            link.spoil_indices();
+        }
+        any
+    }
+
+    fn take_packets(&mut self, link: &mut Link<'_>) -> bool {
+        if !link.channel.awake {
+            return false;
+        }
+        link.channel.ring.mask(true);
+        loop {
+            match link.channel.ring.next() {
+                Ok(Some(packet)) => {
+                    if let Err(why) = self.take(&packet, link) {
+                        link.complaints.push(why);
+                    }
+                }
+                Ok(None) => {
+                    link.channel.ring.mask(false);
+                    if link.channel.ring.is_empty() {
+                        link.channel.awake = false;
+                        return true;
+                    }
+                }
+                Err(why) => {
+                    link.complaints.push(why);
+                    link.channel.awake = false;
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, raw: &Raw, link: &mut Link<'_>) -> Result<(), String> {
+        let expected = self.version.map_or(48, Version::packet_bytes);
+        let bytes = raw.data.len();
+        if bytes != expected && !(self.version.is_none() && bytes == 64) {
+            return Err(format!("a packet of {bytes} bytes"));
+        }
+        if raw.flags != 1 {
+            return Err("no completion asked for".to_owned());
+        }
+        let operation = u32_at(&raw.data, 0);
+        if operation == 3 {
+            return self.scsi(raw, link);
+        }
+        if raw.packet_type != IN_BAND {
+            return Err(format!("operation {operation} with data"));
+        }
+        if let Some(answer) = self.handshake(operation, raw, link)? {
+            self.answer(raw.transaction, answer);
+        }
+        Ok(())
+    }
+
+    fn handshake(
+        &mut self,
+        operation: u32,
+        raw: &Raw,
+        link: &mut Link<'_>,
+    ) -> Result<Option<Vec<u8>>, String> {
+        let mut answer = vec![0; raw.data.len()];
+        answer[0] = 1;
+        let offences = link.offences;
+        let refused = |offence| match offences.has(offence) {
+            true => UNSUCCESSFUL,
+            false => 0,
+        };
+        let status = match (operation, self.phase) {
+            (7, Phase::Opened) if offences.has(HvOffence::NeverBegins) => return Ok(None),
+            (7, Phase::Opened) => {
+                self.phase = Phase::Begun;
+                refused(HvOffence::RefusesBegin)
+            }
+            (9, Phase::Begun) => {
+                let version = Version(u16_at(&raw.data, 12));
+                let known = (self.config.oldest..=self.config.newest).contains(&version)
+                    && !offences.has(HvOffence::RefusesVersions);
+                match known {
+                    true => {
+                        self.phase = Phase::Versioned;
+                        self.version = Some(version);
+                        0
+                    }
+                    false => REVISION_MISMATCH,
+                }
+            }
+            (10, Phase::Versioned) => {
+                self.phase = Phase::Described;
+                let max = match offences.has(HvOffence::ZeroTransfer) {
+                    true => 0,
+                    false => self.config.max_transfer,
+                };
+                answer[24..28].copy_from_slice(&max.to_le_bytes());
+                refused(HvOffence::RefusesProperties)
+            }
+            (8, Phase::Described) => {
+                self.phase = Phase::Ready;
+                self.notices.clear();
+                refused(HvOffence::RefusesEnd)
+            }
+            (other, phase) => return Err(format!("operation {other} while {phase:?}")),
+        };
+        answer[8..12].copy_from_slice(&status.to_le_bytes());
+        Ok(Some(answer))
+    }
+
+    fn scsi(&mut self, raw: &Raw, link: &mut Link<'_>) -> Result<(), String> {
+        let (Phase::Ready, Some(version)) = (self.phase, self.version) else {
+            return Err("a request before the handshake".to_owned());
+        };
+        let packet = &raw.data;
+        let length = usize::from(u16_at(packet, 12));
+        if length != version.request_bytes() || u32_at(packet, 4) != 1 {
+            return Err(format!("a request of {length} bytes at {version}"));
+        }
+        let transfer = u32_at(packet, 24) as usize;
+        let (cdb_bytes, direction) = (usize::from(packet[20]), packet[22]);
+        if !(6..=16).contains(&cdb_bytes) || direction > 2 {
+            return Err(format!(
+                "{cdb_bytes} bytes of command, direction {direction}"
+            ));
+        }
+        let buffer = match raw.packet_type {
+            GPA_DIRECT => Some(Buffer::parse(&raw.head)?),
+            IN_BAND => None,
+            other => return Err(format!("packet of type {other}")),
+        };
+        let listed = buffer.as_ref().map_or(0, |buffer| buffer.bytes);
+        if listed != transfer || (transfer == 0) != (direction == 2) {
+            return Err(format!(
+                "{transfer} bytes, {listed} listed, direction {direction}"
+            ));
+        }
+        if transfer > self.config.max_transfer as usize {
+            return Err(format!("{transfer} bytes at once"));
+        }
+        self.served += 1;
+        let mut data = vec![0; if direction == 0 { transfer } else { 0 }];
+        if let Some(buffer) = buffer.as_ref().filter(|_| direction == 0) {
+            buffer.each(|frame, offset, range| {
+                if let Some(page) = link.machine.page(frame) {
+                    page.copy_out(offset, &mut data[range]);
+                }
+            });
+        }
+        let cdb = &packet[28..28 + cdb_bytes];
+        let exists = packet[17] == 0 && packet[18] == 0;
+        let outcome = match exists {
+            true => self.command(packet[19], cdb, &data, link.offences),
+            false => None,
+        };
+        let answer = result(packet, version, transfer, outcome, buffer.as_ref(), link);
+        if !link.offences.has(HvOffence::NeverAnswersIo) {
+            self.answer(raw.transaction, answer);
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, transaction: u64, packet: Vec<u8>) {
+        let due = self.clock + self.config.delay;
+        let pending = Pending {
+            transaction,
+            packet,
+            due,
+        };
+        match self.config.reversed {
+            true => self.pending.push_front(pending),
+            false => self.pending.push_back(pending),
+        }
+    }
+
+    fn send_answers(&mut self, link: &mut Link<'_>) -> bool {
+        let mut any = false;
+        while let Some(next) = self.pending.front() {
+            if next.due > self.clock {
+                return true;
+            }
+            let is_io = self.phase == Phase::Ready;
+            if is_io && self.allowance == Some(0) {
+                return any;
+            }
+            if !send_one(next, link, is_io) {
+                return any;
+            }
+            if let Some(left) = self.allowance.as_mut().filter(|_| is_io) {
+                *left -= 1;
+            }
+            self.pending.pop_front();
+            any = true;
+        }
+        any
+    }
+
+    fn send_notices(&mut self, link: &mut Link<'_>) -> bool {
+        if self.phase != Phase::Ready {
+            return false;
+        }
+        if link.offences.take(HvOffence::UnknownNotice) {
+            self.notices.push_back(77);
+        }
+        let Some(operation) = self.notices.pop_front() else {
+            return false;
+        };
+        let mut packet = vec![0; self.version.map_or(64, Version::packet_bytes)];
+        packet[..4].copy_from_slice(&operation.to_le_bytes());
+        link.send(IN_BAND, 0, &packet)
+    }
+}
+
+/// Sends an answer, as wrong as is due.
+fn send_one(pending: &Pending, link: &mut Link<'_>, is_io: bool) -> bool {
+    let offences = link.offences;
+    let due = |offence| is_io && offences.take(offence);
+    let mut packet = pending.packet.clone();
+    let mut packet_type = COMPLETION;
+    if due(HvOffence::CompletionTooShort) {
+        packet.truncate(32);
+    }
+    if due(HvOffence::PacketTooLong) {
+        packet.resize(2048, 0);
+    }
+    if due(HvOffence::WrongOperation) {
+        packet[0] = 9;
+    }
+    if due(HvOffence::TransferPages) {
+        packet_type = 7;
+    }
+    if due(HvOffence::UnknownPacket) {
+        packet_type = 200;
+    }
+    let transaction = match due(HvOffence::UnknownTransaction) {
+        true => 0xdead_beef,
+        false => pending.transaction,
+    };
+    let twice = due(HvOffence::DoubledCompletion);
+    let sent = link.send(packet_type, transaction, &packet);
+    if sent && twice {
+        link.send(packet_type, transaction, &packet);
+    }
+    sent
+}
+
+/// The answer to a request; moves its data.
+fn result(
+    request: &[u8],
+    version: Version,
+    transfer: usize,
+    outcome: Option<Outcome>,
+    buffer: Option<&Buffer>,
+    link: &mut Link<'_>,
+) -> Vec<u8> {
+    let mut answer = request.to_vec();
+    answer[..12].fill(0);
+    answer[0] = 1;
+    answer[28..48].fill(0);
+    let Some(outcome) = outcome else {
+        answer[14] = 0x20;
+        answer[21] = 0;
+        answer[24..28].fill(0);
+        return answer;
+    };
+    let mut moved = outcome.taken;
+    if let Some(buffer) = buffer.filter(|_| request[22] == 1) {
+        moved = outcome.data.len().min(transfer);
+        buffer.each(|frame, offset, range| {
+            let part = outcome.data.get(range.start..range.end.min(moved));
+            if let (Some(page), Some(part)) = (link.machine.page(frame), part) {
+                page.copy_in(offset, part);
+            }
+        });
+    }
+    let offences = link.offences;
+    if transfer > 0 && offences.take(HvOffence::MovesTooMuch) {
+        moved = transfer + 1;
+    }
+    if request[22] == 0 && transfer > 0 && offences.take(HvOffence::MovesTooLittle) {
+        moved = transfer - 1;
+    }
+    let mut sense = outcome.sense;
+    if !sense.is_empty() {
+        if offences.take(HvOffence::SenseUnknown) {
+            sense[0] = 0x55;
+        }
+        if offences.take(HvOffence::SenseTooShort) {
+            sense.truncate(1);
+        }
+    }
+    let room = version.sense_bytes().min(sense.len());
+    answer[28..28 + room].copy_from_slice(&sense[..room]);
+    answer[14] = match (outcome.status, sense.is_empty()) {
+        (0, _) => 0x01,
+        (_, false) => 0x84,
+        (_, true) => 0x04,
+    };
+    if offences.take(HvOffence::UnknownSrbStatus) {
+        answer[14] = 0x3b;
+    }
+    answer[15] = outcome.status;
+    answer[21] = room as u8;
+    if offences.take(HvOffence::SenseTooLong) {
+        (answer[14], answer[15], answer[21]) = (0x84, 2, 0x3f);
+    }
+    answer[24..28].copy_from_slice(&(moved as u32).to_le_bytes());
+    answer
+}

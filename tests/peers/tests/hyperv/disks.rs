@@ -1,0 +1,127 @@
+//! Which disks there are, what they are, and how they come and go.
+
+use crate::io::live;
+use firn_block::gate::Lifecycle;
+use firn_block::{Discard, IoError, Op, Request};
+use firn_hyperv::storvsc::ControllerConfig;
+use firn_hyperv::vmbus::VmbusConfig;
+use firn_peers::hyperv::{HostConfig, HvWorld, Lun, StorvspConfig};
+use firn_peers::{Disk, SECTORS, pattern};
+
+#[test]
+fn disks_are_found_with_all_that_they_say() {
+    let mut world = HvWorld::new(HostConfig::default());
+    let storvsp = world.plug(StorvspConfig::default());
+    storvsp.plug(0, Lun::new(Disk::new(SECTORS)).named(0x6002_2480_0000_00aa));
+    storvsp.plug(9, Lun::new(Disk::new(SECTORS)).named(3).blocks_of(4096));
+    storvsp.plug(63, Lun::new(Disk::new(SECTORS)).named(4).old());
+    world.start(VmbusConfig::default(), ControllerConfig::default());
+    world.settle();
+    let units = world.controller(0).units();
+    let numbers: Vec<u8> = units.iter().map(|unit| unit.number()).collect();
+    assert_eq!(numbers, [0, 9, 63]);
+    let info = units[0].info();
+    assert_eq!((info.capacity, info.logical_block), (SECTORS, 512));
+    assert_eq!((info.physical_block, info.max_transfer), (4096, 0x4_0000));
+    let discard = Discard {
+        granularity: 4096,
+        alignment: 0,
+        secure: false,
+    };
+    assert_eq!(info.discard, Some(discard));
+    let name = units[0].designator().expect("an NAA name");
+    assert_eq!(name.to_string(), "3:60022480000000aa");
+    assert_eq!(units[0].serial().as_deref(), Some("firn-60022480000000aa"));
+    assert_eq!(units[0].product(), "Virtual Disk");
+    assert_eq!(units[1].info().logical_block, 4096);
+    assert_eq!(units[2].info().discard, None);
+    world.assert_clean();
+}
+
+#[test]
+fn disks_come_and_go_while_others_work() {
+    let mut world = live();
+    let disk = Disk::new(2 * SECTORS);
+    world.storvsps[0].plug(4, Lun::new(disk).named(9));
+    world.settle();
+    assert!(world.is_live(1));
+    assert_eq!(world.write(1, SECTORS, &pattern(5, 8192)), Ok(()));
+    world.storvsps[0].unplug(4);
+    world.settle();
+    assert_eq!(world.unit(1).state(), Lifecycle::Closed);
+    assert_eq!(world.write(0, 0, &pattern(6, 8192)), Ok(()));
+    world.assert_clean();
+}
+
+#[test]
+fn a_request_to_a_disk_that_was_unplugged_ends_as_gone() {
+    let mut world = live();
+    world.storvsps[0].plug(4, Lun::new(Disk::new(SECTORS)).named(9));
+    world.settle();
+    let buffer = world.buffer(1, 1);
+    world.storvsps[0].unplug(4);
+    // The host's word of it and the answer cross.
+    let request = Request::data(Op::Read, 0, buffer, 4096);
+    let done = world.io(1, request).expect("still live");
+    assert_eq!(done.result, Err(IoError::Gone));
+    assert!(done.request.buffer.is_some(), "the buffer comes back");
+}
+
+#[test]
+fn unit_attention_is_answered_by_sending_again() {
+    let mut world = live();
+    assert_eq!(world.write(0, 8, &pattern(1, 65536)), Ok(()));
+    for (code, qualifier) in [(0x29, 0x00), (0x2a, 0x01), (0x3f, 0x0e), (0x28, 0x00)] {
+        world.storvsps[0].attention(0, code, qualifier);
+        assert_eq!(world.read(0, 8, 65536), Ok(pattern(1, 65536)), "{code:02x}");
+        world.settle();
+    }
+    world.assert_clean();
+}
+
+#[test]
+fn a_new_size_is_taken_over() {
+    let disk = Disk::new(SECTORS);
+    let mut world = HvWorld::new(HostConfig::default());
+    let storvsp = world.plug(StorvspConfig::default());
+    storvsp.plug(0, Lun::new(disk.clone()));
+    world.start(VmbusConfig::default(), ControllerConfig::default());
+    world.settle();
+    disk.set_capacity(3 * SECTORS);
+    storvsp.attention(0, 0x2a, 0x09);
+    assert_eq!(world.read(0, 0, 512), Ok(vec![0; 512]));
+    world.settle();
+    assert_eq!(world.unit(0).info().capacity, 3 * SECTORS);
+    assert_eq!(world.write(0, 2 * SECTORS, &pattern(2, 4096)), Ok(()));
+    // A disk that shrinks says so with the first request that does not fit.
+    disk.set_capacity(SECTORS);
+    let late = world.write(0, 2 * SECTORS, &pattern(2, 4096));
+    assert!(matches!(late, Err(IoError::DiskChanged(_))), "{late:?}");
+    world.settle();
+    assert_eq!(world.unit(0).info().capacity, SECTORS);
+    world.assert_clean();
+}
+
+#[test]
+fn sense_data_are_errors_by_name() {
+    let disk = Disk::new(SECTORS);
+    let mut world = HvWorld::new(HostConfig::default());
+    let storvsp = world.plug(StorvspConfig::default());
+    storvsp.plug(0, Lun::new(disk.clone()));
+    let mut protected = Lun::new(Disk::new(SECTORS)).named(7);
+    protected.read_only = true;
+    storvsp.plug(1, protected);
+    world.start(VmbusConfig::default(), ControllerConfig::default());
+    world.settle();
+    disk.break_sector(10);
+    let unreadable = IoError::Reported("the medium cannot be read there");
+    assert_eq!(world.read(0, 8, 4096), Err(unreadable));
+    let unwritable = IoError::Reported("the medium cannot be written there");
+    assert_eq!(world.write(0, 8, &[1; 4096]), Err(unwritable));
+    let protected = IoError::Reported("the disk is write-protected");
+    assert_eq!(world.write(1, 8, &[1; 4096]), Err(protected));
+    disk.fail_after(Some(0));
+    assert_eq!(world.flush(0), Ok(Err(IoError::Reported("hardware error"))));
+    assert!(world.is_live(0) && world.is_live(1));
+    world.assert_clean();
+}

@@ -1,0 +1,8 @@
+//! The Hyper-V drivers against a VMBus host and storvsp.
+
+mod bus;
+mod disks;
+mod freeze;
+mod io;
+mod matrix;
+mod offences;
