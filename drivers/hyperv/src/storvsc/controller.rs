@@ -127,6 +127,13 @@ impl<H: Hal> Controller<H> {
         self.units.borrow().clone()
     }
 
+    /// Calls `visit` for each disk, without allocating.
+    pub fn for_each(&self, visit: &mut dyn FnMut(&Unit<H>)) {
+        for unit in self.units.borrow().iter() {
+            visit(unit);
+        }
+    }
+
     /// Units that cannot be used, and why.
     #[must_use]
     pub fn unusable(&self) -> Vec<(u8, ConnectError)> {
@@ -166,7 +173,7 @@ impl<H: Hal> Controller<H> {
         self.wire.hv.hal.now()
     }
 
-    fn offer(&self) -> Result<Offer, ConnectError> {
+    pub(super) fn offer(&self) -> Result<Offer, ConnectError> {
         let ours = |offer: &Offer| {
             offer.class == class::SCSI && offer.instance == self.instance && offer.subchannel == 0
         };

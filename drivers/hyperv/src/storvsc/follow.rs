@@ -9,26 +9,47 @@ use alloc::rc::Rc;
 use firn_task::{race, timeout_at};
 
 impl<H: Hal> Controller<H> {
-    /// Connects, and follows the connection for as long as the host offers the
-    /// controller and keeps to the rules. Ends when it does not; the reason is in
-    /// [`Controller::error`].
+    /// Connects whenever the host offers the controller, and follows the
+    /// connection for as long as it does. Ends when the controller cannot be
+    /// used, or the host breaks a rule; the reason is in [`Controller::error`].
     pub async fn run(self: Rc<Self>) {
-        if let Err(error) = self.connect().await {
-            log::error!("controller {}: {error}", self.instance);
-            return;
+        loop {
+            self.wait_for_offer().await;
+            let connected = self.connect().await;
+            let end = match connected {
+                Ok(()) => self.follow().await,
+                Err(error) => error,
+            };
+            log::error!("controller {}: {end}", self.instance);
+            self.error.set(Some(end));
+            self.lose_disks();
+            self.drop_link().await;
+            self.changed.notify();
+            if end != ConnectError::Bus(BusError::Rescinded) {
+                return;
+            }
         }
+    }
+
+    async fn wait_for_offer(&self) {
+        loop {
+            let seen = self.bus.changed().seen();
+            if self.offer().is_ok() {
+                return;
+            }
+            self.bus.changed().changed(seen).await;
+        }
+    }
+
+    /// Follows a connection; why it ended.
+    async fn follow(&self) -> ConnectError {
         loop {
             let seen = self.wire.attention.seen();
             let changed = self.bus.changed().seen();
             if !self.changing.get()
                 && let Err(error) = self.look().await
             {
-                log::error!("controller {}: {error}", self.instance);
-                self.error.set(Some(error));
-                self.lose_disks();
-                self.drop_link().await;
-                self.changed.notify();
-                return;
+                return error;
             }
             let news = race(
                 self.wire.attention.changed(seen),

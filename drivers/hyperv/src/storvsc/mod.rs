@@ -8,6 +8,7 @@
 //! controller's, to be ordered by whoever freezes the machine.
 
 mod buffers;
+mod bus;
 mod complete;
 mod control;
 mod controller;
@@ -22,6 +23,7 @@ mod scan;
 mod steps;
 mod wire;
 
+pub use bus::ScsiBus;
 pub use controller::{Controller, ControllerConfig};
 pub use disks::Unit;
 pub use error::{ConnectError, StepError, WhyNot};

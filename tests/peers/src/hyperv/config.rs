@@ -2,6 +2,7 @@
 
 use super::offence::HvOffence;
 use firn_hyperv::wire::vmbus::Version;
+use std::time::Duration;
 
 /// A VMBus host.
 #[derive(Clone, Debug)]
@@ -20,8 +21,8 @@ pub struct HostConfig {
     pub first_relid: u32,
     /// Whether events of its channels need no interrupt page.
     pub dedicated: bool,
-    /// How many steps an unload takes.
-    pub unload_steps: u32,
+    /// How long an unload takes.
+    pub unload: Duration,
     /// What it does wrong from the beginning.
     pub offences: Vec<HvOffence>,
 }
@@ -36,7 +37,7 @@ impl Default for HostConfig {
             message_connection: 0x1_0007,
             first_relid: 11,
             dedicated: true,
-            unload_steps: 0,
+            unload: Duration::ZERO,
             offences: Vec::new(),
         }
     }

@@ -128,6 +128,8 @@ pub enum HvOffence {
     UnknownSrbStatus,
     /// Sends an operation of its own that nobody knows.
     UnknownNotice,
+    /// Answers SCSI requests only after a reset.
+    AnswersAfterReset,
     /// Never answers a SCSI request.
     NeverAnswersIo,
     /// Never answers the first packet.

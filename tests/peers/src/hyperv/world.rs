@@ -12,12 +12,11 @@ use firn_block::{
     Armed, Buffer, Completion, DiskId, IoError, Op, Queue, Refused, Request, Token, Unregistered,
     Why,
 };
-use firn_hyperv::storvsc::{Controller, ControllerConfig, Unit};
+use firn_hyperv::storvsc::{Controller, ControllerConfig, ScsiBus, Unit};
 use firn_hyperv::vmbus::{BusError, Vmbus, VmbusConfig};
-use firn_hyperv::wire::Guid;
 use firn_hyperv::wire::vmbus::Version;
 use firn_hyperv::{Hal, HyperV};
-use firn_task::{Executor, Time};
+use firn_task::{Executor, Instant, Time};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
@@ -35,7 +34,7 @@ pub struct HvGuest {
     /// What became of the first contact, once it has ended.
     pub contact: Rc<Cell<Option<Result<Version, BusError>>>>,
     /// Controllers.
-    pub controllers: Vec<Rc<Controller<HvMachine>>>,
+    pub scsi: Rc<ScsiBus<HvMachine>>,
     /// Tasks.
     pub executor: Rc<Executor>,
     /// While this is there, the main loop takes completions, and puts them here.
@@ -44,19 +43,11 @@ pub struct HvGuest {
 }
 
 impl HvGuest {
-    fn for_each(&self, mut visit: impl FnMut(&Unit<HvMachine>)) {
-        for controller in &self.controllers {
-            for unit in controller.units() {
-                visit(&unit);
-            }
-        }
-    }
-
     /// Asks every disk for an event, as the kernel does before it halts. Whether
     /// none has completed something meanwhile.
     fn arm_disks(&self) -> bool {
         let mut quiet = true;
-        self.for_each(|unit| {
+        self.scsi.for_each(|unit| {
             let mut front = unit.front.borrow_mut();
             if front.in_flight() > 0 {
                 quiet &= front.arm() == Armed::Sleep;
@@ -80,7 +71,7 @@ impl HvGuest {
         self.hv.poll();
         self.bus.poll();
         let deliver = &self.deliver;
-        self.for_each(|unit| {
+        self.scsi.for_each(|unit| {
             let mut front = unit.front.borrow_mut();
             front.take_event();
             if let Some(done) = deliver {
@@ -150,29 +141,17 @@ impl HvWorld {
         let hv = HyperV::new(self.machine.clone()).unwrap_or_else(|e| panic!("{e}"));
         let bus = Vmbus::new(&hv, bus).unwrap_or_else(|e| panic!("{e}"));
         let executor = Rc::new(Executor::new());
-        let next_id = Rc::new(Cell::new(0));
-        let instances = self.storvsps.iter().map(|s| Guid(s.instance()));
-        let controllers: Vec<_> = instances
-            .map(|instance| Controller::new(&bus, instance, config, &next_id))
-            .collect();
+        let scsi = ScsiBus::new(&bus, &executor, config);
         executor.spawn(bus.clone().run());
-        let (contact, all) = (bus.clone(), controllers.clone());
-        let (spawner, slot) = (executor.clone(), Rc::new(Cell::new(None)));
-        let result = slot.clone();
-        executor.spawn(async move {
-            let connected = contact.connect().await;
-            slot.set(Some(connected));
-            if connected.is_ok() {
-                for controller in all {
-                    spawner.spawn(controller.run());
-                }
-            }
-        });
+        executor.spawn(scsi.clone().run());
+        let contact = Rc::new(Cell::new(None));
+        let (slot, contacting) = (contact.clone(), bus.clone());
+        executor.spawn(async move { slot.set(Some(contacting.connect().await)) });
         self.guest = Some(HvGuest {
             hv,
             bus,
-            contact: result,
-            controllers,
+            contact,
+            scsi,
             executor,
             deliver: None,
             machine: self.machine.clone(),
@@ -228,7 +207,7 @@ impl HvWorld {
         let end = self.machine.now() + limit;
         loop {
             self.settle();
-            let next = self.guest().hv.timers.next_deadline();
+            let next = self.next_event();
             match next.filter(|at| *at < end) {
                 Some(at) => self.machine.advance(at.since(self.machine.now())),
                 None => break,
@@ -236,6 +215,12 @@ impl HvWorld {
         }
         self.machine.advance(end.since(self.machine.now()));
         self.settle();
+    }
+
+    /// When the guest or the host has something to do next.
+    fn next_event(&self) -> Option<Instant> {
+        let guest = self.guest().hv.timers.next_deadline();
+        [guest, self.host.next_event()].into_iter().flatten().min()
     }
 
     /// Runs something of the guest's to its end, as the kernel's main loop does.
@@ -261,8 +246,8 @@ impl HvWorld {
                 break;
             }
             if !self.turn() {
-                let next = self.guest().hv.timers.next_deadline();
-                let at = next.unwrap_or_else(|| panic!("the guest waits without a deadline"));
+                let at = self.next_event();
+                let at = at.unwrap_or_else(|| panic!("the guest waits without a deadline"));
                 self.machine.advance(at.since(self.machine.now()));
             }
         }
@@ -281,7 +266,7 @@ impl HvWorld {
     /// When there is none.
     #[must_use]
     pub fn controller(&self, index: usize) -> Rc<Controller<HvMachine>> {
-        self.guest().controllers[index].clone()
+        self.guest().scsi.controllers()[index].clone()
     }
 
     /// The disk of that name, the newest if there were several.
@@ -290,18 +275,15 @@ impl HvWorld {
     /// When the guest has none.
     #[must_use]
     pub fn unit(&self, index: u32) -> Rc<Unit<HvMachine>> {
-        let all = self.guest().controllers.iter();
-        let mut units = all.flat_map(|controller| controller.units());
-        let found = units.find(|unit| unit.id() == DiskId(index));
+        let found = self.guest().scsi.find(DiskId(index));
         found.unwrap_or_else(|| panic!("the guest has no disk {}", DiskId(index)))
     }
 
     /// Whether a disk takes requests.
     #[must_use]
     pub fn is_live(&self, index: u32) -> bool {
-        let all = self.guest().controllers.iter();
-        let mut units = all.flat_map(|controller| controller.units());
-        units.any(|unit| unit.id() == DiskId(index) && unit.state() == Lifecycle::Live)
+        let found = self.guest().scsi.find(DiskId(index));
+        found.is_some_and(|unit| unit.state() == Lifecycle::Live)
     }
 
     /// Why the bus failed, or a controller.
@@ -309,7 +291,8 @@ impl HvWorld {
     pub fn failure(&self) -> String {
         let guest = self.guest();
         let bus = guest.bus.offence().map(BusError::Offence);
-        let mut errors = guest.controllers.iter().filter_map(|c| c.error());
+        let controllers = guest.scsi.controllers();
+        let mut errors = controllers.iter().filter_map(|c| c.error());
         let error = errors.next().map(|error| error.to_string());
         let bus = bus.map(|error| error.to_string());
         bus.or(error).unwrap_or_else(|| "none".to_owned())

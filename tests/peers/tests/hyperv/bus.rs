@@ -122,7 +122,8 @@ fn unload_waits_as_long_as_the_host_takes_and_contact_is_made_again() {
     let mut world = contact(HostConfig::default());
     let pages = world.machine.pages_in_use();
     for round in 0..100 {
-        world.host.unload_takes(if round == 3 { 5000 } else { 0 });
+        let time = if round == 3 { 50 } else { 0 };
+        world.host.unload_takes(Duration::from_secs(time));
         let bus = world.guest().bus.clone();
         let (again, _) = world.finish(async move {
             bus.unload().await?;
@@ -172,6 +173,7 @@ fn a_rescinded_offer_is_given_back_and_may_come_again() {
     world.settle();
     let offers = world.guest().bus.offers();
     assert_eq!(offers.len(), 1, "relid {relid} and then {offers:?}");
+    assert!(world.is_live(0), "the same disk again");
     world.assert_clean();
 }
 

@@ -5,8 +5,9 @@ use firn_block::gate::Lifecycle;
 use firn_block::{Discard, IoError, Op, Request};
 use firn_hyperv::storvsc::ControllerConfig;
 use firn_hyperv::vmbus::VmbusConfig;
-use firn_peers::hyperv::{HostConfig, HvWorld, Lun, StorvspConfig};
+use firn_peers::hyperv::{HostConfig, HvOffence, HvWorld, Lun, StorvspConfig};
 use firn_peers::{Disk, SECTORS, pattern};
+use std::time::Duration;
 
 #[test]
 fn disks_are_found_with_all_that_they_say() {
@@ -99,6 +100,25 @@ fn a_new_size_is_taken_over() {
     assert!(matches!(late, Err(IoError::DiskChanged(_))), "{late:?}");
     world.settle();
     assert_eq!(world.unit(0).info().capacity, SECTORS);
+    world.assert_clean();
+}
+
+#[test]
+fn a_reset_mends_a_disk_that_does_not_answer() {
+    let mut world = live();
+    world.host.offend(HvOffence::AnswersAfterReset);
+    let buffer = world.buffer(0, 4);
+    buffer.region().copy_in(0, &pattern(8, 16384));
+    let request = Request::data(Op::Write, 40, buffer, 16384);
+    let token = world.submit(0, request).expect("live");
+    world.settle();
+    assert!(world.drain(0).is_empty());
+    world.run_for(Duration::from_secs(100));
+    assert_eq!(world.storvsps[0].resets(), 1);
+    let done = world.drain(0).pop().expect("it was sent again");
+    assert_eq!(done.result, Ok(()));
+    token.settle(&done).expect("its own");
+    assert_eq!(world.disk(0, 0).content(40, 32), pattern(8, 16384));
     world.assert_clean();
 }
 

@@ -3,6 +3,7 @@
 use super::State;
 use crate::hyperv::bytes::{message, u32_at, u64_at};
 use crate::hyperv::offence::HvOffence;
+use firn_hyperv::Hal;
 use firn_hyperv::wire::vmbus::Version;
 
 impl State {
@@ -59,19 +60,14 @@ impl State {
             self.complain("unload with open channels");
         }
         if !self.offences.has(HvOffence::NeverUnloads) {
-            self.unloading = Some(self.config.unload_steps);
+            self.unloading = Some(self.machine.now() + self.config.unload);
         }
     }
 
     /// Comes nearer to the end of a connection.
     pub(super) fn unload_step(&mut self) -> bool {
-        match &mut self.unloading {
-            None => return false,
-            Some(0) => {}
-            Some(left) => {
-                *left -= 1;
-                return true;
-            }
+        if self.unloading.is_none_or(|at| at > self.machine.now()) {
+            return false;
         }
         self.unloading = None;
         for index in 0..self.slots.len() {

@@ -13,10 +13,12 @@ use super::ring::{HostRing, Pages};
 use super::storvsp::Storvsp;
 use crate::Peer;
 use firn_hyperv::wire::vmbus::Version;
+use firn_task::Instant;
 use memory::Gpadl;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// What is to be said of the guest's interrupts: none.
 const NO_INTERRUPTS: u32 = u32::MAX;
@@ -45,7 +47,7 @@ struct State {
     generation: u32,
     slots: Vec<Slot>,
     gpadls: BTreeMap<u32, Gpadl>,
-    unloading: Option<u32>,
+    unloading: Option<Instant>,
     complaints: Vec<String>,
     /// The kinds of all messages of the guest.
     log: Vec<u32>,
@@ -127,9 +129,15 @@ impl VmbusHost {
         (state.config.newest, state.config.oldest) = (version, version);
     }
 
-    /// How many steps an unload takes from now on.
-    pub fn unload_takes(&self, steps: u32) {
-        self.0.borrow_mut().config.unload_steps = steps;
+    /// How long an unload takes from now on.
+    pub fn unload_takes(&self, time: Duration) {
+        self.0.borrow_mut().config.unload = time;
+    }
+
+    /// When the host has something to do by itself.
+    #[must_use]
+    pub fn next_event(&self) -> Option<Instant> {
+        self.0.borrow().unloading
     }
 
     /// What the guest did that no guest should.

@@ -73,6 +73,9 @@ struct State {
     phase: Phase,
     version: Option<Version>,
     pending: VecDeque<Pending>,
+    /// Answers that are only sent after a reset.
+    stuck: VecDeque<Pending>,
+    resets: u32,
     /// So many requests are still answered; the others wait.
     allowance: Option<usize>,
     clock: u64,
@@ -95,6 +98,8 @@ impl Storvsp {
             phase: Phase::Closed,
             version: None,
             pending: VecDeque::new(),
+            stuck: VecDeque::new(),
+            resets: 0,
             allowance: None,
             clock: 0,
             served: 0,
@@ -168,6 +173,12 @@ impl Storvsp {
     #[must_use]
     pub fn instance(&self) -> [u8; 16] {
         self.0.borrow().config.instance
+    }
+
+    /// How often it was reset.
+    #[must_use]
+    pub fn resets(&self) -> u32 {
+        self.0.borrow().resets
     }
 
     pub(super) fn opened(&self) {

@@ -126,6 +126,10 @@ impl State {
         if raw.packet_type != IN_BAND {
             return Err(format!("operation {operation} with data"));
         }
+        if operation == 6 && self.phase == Phase::Ready {
+            self.reset(raw, link);
+            return Ok(());
+        }
         if let Some(answer) = self.handshake(operation, raw, link)? {
             self.answer(raw.transaction, answer);
         }
@@ -230,10 +234,35 @@ impl State {
             false => None,
         };
         let answer = result(packet, version, transfer, outcome, buffer.as_ref(), link);
-        if !link.offences.has(HvOffence::NeverAnswersIo) {
+        if link.offences.has(HvOffence::NeverAnswersIo) {
+            // The request is forgotten.
+        } else if link.offences.has(HvOffence::AnswersAfterReset) && self.resets == 0 {
+            let (transaction, packet, due) = (raw.transaction, answer, 0);
+            self.stuck.push_back(Pending {
+                transaction,
+                packet,
+                due,
+            });
+        } else {
             self.answer(raw.transaction, answer);
         }
         Ok(())
+    }
+
+    /// Ends everything that is in flight, as aborted.
+    fn reset(&mut self, raw: &Raw, link: &Link<'_>) {
+        self.resets += 1;
+        if link.offences.has(HvOffence::NeverAnswersIo) {
+            return;
+        }
+        self.pending.append(&mut self.stuck);
+        for pending in &mut self.pending {
+            pending.packet[14] = 0x02;
+            pending.packet[24..28].fill(0);
+        }
+        let mut answer = vec![0; raw.data.len()];
+        answer[0] = 1;
+        self.answer(raw.transaction, answer);
     }
 
     fn answer(&mut self, transaction: u64, packet: Vec<u8>) {
