@@ -1,5 +1,6 @@
 //! Guards of the drivers, the image and the freeze protocol, and how to break each: a test has to notice.
 
+mod hyperv;
 mod image;
 mod protocol;
 
@@ -51,13 +52,15 @@ const MESSAGE: &str = "drivers/xen/src/store/message.rs";
 /// All of them.
 pub(crate) fn all() -> impl Iterator<Item = &'static Mutant> {
     let others = image::MUTANTS.iter().chain(protocol::MUTANTS);
-    DRIVERS.iter().chain(others)
+    DRIVERS.iter().chain(hyperv::MUTANTS).chain(others)
 }
 
 impl Mutant {
     /// The crates whose tests have to notice.
     pub(crate) fn packages(&self) -> &'static [&'static str] {
-        let rooms: [(&str, &[&str]); 4] = [
+        let rooms: [(&str, &[&str]); 6] = [
+            ("drivers/hyperv/", &["firn-hyperv", "firn-peers"]),
+            ("drivers/scsi/", &["firn-scsi"]),
             ("drivers/image/", &["firn-image"]),
             ("kernel/power/", &["firn-power", "firn-sim"]),
             ("kernel/src/power/", &["firn-power", "firn-sim"]),

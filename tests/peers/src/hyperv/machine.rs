@@ -54,8 +54,9 @@ pub struct Parts {
     /// Connections that may be signalled.
     pub(super) bells: RefCell<BTreeSet<u32>>,
     /// Those that were.
-    pub(super) rung: RefCell<BTreeSet<u32>>,
+    pub(super) rung: RefCell<Vec<u32>>,
     signals: Cell<u64>,
+    calls: Cell<u64>,
     /// Messages for the guest: size as it is said, and bytes.
     outgoing: RefCell<VecDeque<(u8, Vec<u8>)>>,
     interrupt: Cell<bool>,
@@ -91,8 +92,10 @@ impl HvMachine {
             posted: RefCell::default(),
             ports: RefCell::default(),
             bells: RefCell::default(),
-            rung: RefCell::default(),
+            // Room from the beginning: a signal of the guest costs it no allocation.
+            rung: RefCell::new(Vec::with_capacity(64)),
             signals: Cell::new(0),
+            calls: Cell::new(0),
             outgoing: RefCell::default(),
             interrupt: Cell::new(false),
             no_room: Cell::new(0),
@@ -134,6 +137,12 @@ impl HvMachine {
     #[must_use]
     pub fn signals(&self) -> u64 {
         self.signals.get()
+    }
+
+    /// How many hypercalls the guest made.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.calls.get()
     }
 
     /// Whether an interrupt was due since the last call.
@@ -273,7 +282,10 @@ impl HvMachine {
             self.note(HvViolation::BadEvent(connection));
             return Status::INVALID_CONNECTION_ID;
         }
-        self.rung.borrow_mut().insert(connection);
+        let mut rung = self.rung.borrow_mut();
+        if !rung.contains(&connection) {
+            rung.push(connection);
+        }
         Status::SUCCESS
     }
 }
@@ -326,6 +338,7 @@ impl Hal for HvMachine {
     }
 
     fn hypercall(&self, call: Hypercall) -> Status {
+        self.calls.set(self.calls.get() + 1);
         if self.msr(Msr::HYPERCALL) & 1 == 0 {
             self.note(HvViolation::CallWhileOff);
             return Status::INVALID_CODE;

@@ -6,3 +6,4 @@ mod freeze;
 mod io;
 mod matrix;
 mod offences;
+mod steady;

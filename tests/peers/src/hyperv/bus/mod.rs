@@ -190,7 +190,7 @@ impl State {
 
     /// Gives each device its turn.
     fn serve(&mut self) -> bool {
-        let rung = std::mem::take(&mut *self.machine.rung.borrow_mut());
+        let rung: Vec<u32> = self.machine.rung.borrow_mut().drain(..).collect();
         let mut any = !rung.is_empty();
         for slot in &mut self.slots {
             let Some(channel) = &mut slot.channel else {

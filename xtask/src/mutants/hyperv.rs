@@ -1,0 +1,198 @@
+//! Guards of the Hyper-V drivers and of SCSI.
+
+use super::{Mutant, mutant};
+
+const SYNIC: &str = "drivers/hyperv/src/synic.rs";
+const POST: &str = "drivers/hyperv/src/post.rs";
+const MESSAGE: &str = "drivers/hyperv/src/vmbus/message.rs";
+const WAIT: &str = "drivers/hyperv/src/vmbus/wait.rs";
+const OFFERS: &str = "drivers/hyperv/src/vmbus/offers.rs";
+const CONTACT: &str = "drivers/hyperv/src/vmbus/contact.rs";
+const CHANNEL: &str = "drivers/hyperv/src/vmbus/channel.rs";
+const SEND: &str = "drivers/hyperv/src/ring/send.rs";
+const RECEIVE: &str = "drivers/hyperv/src/ring/receive.rs";
+const PACKET: &str = "drivers/hyperv/src/storvsc/packet.rs";
+const LINK: &str = "drivers/hyperv/src/storvsc/link.rs";
+const COMPLETE: &str = "drivers/hyperv/src/storvsc/complete.rs";
+const DISKS: &str = "drivers/hyperv/src/storvsc/disks.rs";
+const FOLLOW: &str = "drivers/hyperv/src/storvsc/follow.rs";
+const STEPS: &str = "drivers/hyperv/src/storvsc/steps.rs";
+const SENSE: &str = "drivers/scsi/src/sense.rs";
+const LUNS: &str = "drivers/scsi/src/luns.rs";
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    mutant(
+        "the hypervisor is not told that a message slot is empty",
+        SYNIC,
+        "hal.write_msr(Msr::EOM, 0);",
+        "let _ = hal.read_msr(Msr::EOM);",
+    ),
+    mutant(
+        "a message that the host has no room for is lost",
+        POST,
+        "Status::INSUFFICIENT_BUFFERS | Status::INSUFFICIENT_MEMORY => {}\n                refusal => return Err(PostError::Refused(refusal)),",
+        "refusal => return Err(PostError::Refused(refusal)),",
+    ),
+    mutant(
+        "a message is believed to be as long as it says",
+        MESSAGE,
+        "let bytes = bytes.ok_or(Offence::MessageTooLong(message.size))?;",
+        "let bytes = bytes.unwrap_or(&message.payload);",
+    ),
+    mutant(
+        "a reply that nobody waits for is borne",
+        WAIT,
+        "Some(Wait::Answered(_)) | None => return Err(Offence::Unsolicited(key.kind())),",
+        "Some(Wait::Answered(_)) | None => {}",
+    ),
+    mutant(
+        "a channel's number is used for two",
+        OFFERS,
+        "return Err(Offence::OfferedTwice(relid));",
+        "let _ = relid;",
+    ),
+    mutant(
+        "a number beyond the flags is a channel's",
+        OFFERS,
+        "if relid == 0 || relid >= FLAGS {",
+        "if relid == 0 {",
+    ),
+    mutant(
+        "messages go where contact was made",
+        CONTACT,
+        "Some(connection) if connection != 0 => self.connection.set(connection),",
+        "Some(connection) if connection != 0 => {}",
+    ),
+    mutant(
+        "a host without the new connection is given up",
+        CONTACT,
+        "if version >= Version::V5_0 => {}",
+        "if version > Version::V6_0 => {}",
+    ),
+    mutant(
+        "memory that the host keeps is used again",
+        CHANNEL,
+        "if torn_down.is_ok() {",
+        "if torn_down.is_ok() || true {",
+    ),
+    mutant(
+        "a read index beyond what was written is believed",
+        SEND,
+        "if self.data.distance(self.read, read) > shown {",
+        "if self.data.distance(self.read, read) > u32::MAX - 1 {",
+    ),
+    mutant(
+        "the host is signalled for every packet",
+        SEND,
+        "Ok(self.read == before)",
+        "Ok(self.read < u32::MAX)",
+    ),
+    mutant(
+        "the host is never signalled",
+        SEND,
+        "Ok(self.read == before)",
+        "Ok(self.read > u32::MAX - 1)",
+    ),
+    mutant(
+        "a write index outside the ring is believed",
+        RECEIVE,
+        "if write >= self.data.size {",
+        "if write > u32::MAX - 1 {",
+    ),
+    mutant(
+        "a packet is believed to be as long as it says",
+        RECEIVE,
+        "if bytes > written {",
+        "if bytes > u32::MAX - 1 {",
+    ),
+    mutant(
+        "a packet that came while unmasking is slept over",
+        RECEIVE,
+        "fence(SeqCst);\n        self.has_packets()",
+        "fence(SeqCst);\n        self.has_packets().map(|_| false)",
+    ),
+    mutant(
+        "more bytes are said to be moved than were asked for",
+        PACKET,
+        "if moved > asked {",
+        "if moved > u32::MAX - 1 {",
+    ),
+    mutant(
+        "sense data are read beyond their room",
+        PACKET,
+        "if length > version.sense_bytes().min(SENSE) {",
+        "if length > usize::MAX - 1 {",
+    ),
+    mutant(
+        "a completion of the wrong kind counts",
+        PACKET,
+        "other => Err(Offence::WrongOperation(other)),",
+        "_ => Ok(packet),",
+    ),
+    mutant(
+        "news of the host are not looked for on an idle ring",
+        LINK,
+        "Ok(self.interrupts && self.outstanding() == 0 && self.arm()?)",
+        "Ok(false && self.arm()?)",
+    ),
+    mutant(
+        "polling takes interrupts",
+        LINK,
+        "self.channel.ring.receive.mask();\n        }",
+        "}",
+    ),
+    mutant(
+        "a request that was cut short succeeds",
+        COMPLETE,
+        "let short = op.has_data() && !whole;",
+        "let short = op.has_data() && !whole && false;",
+    ),
+    mutant(
+        "a command that met a unit attention is not sent again",
+        COMPLETE,
+        "if condition.is_passing() {",
+        "if condition.is_passing() && false {",
+    ),
+    mutant(
+        "a buffer that the host can still reach is handed out",
+        COMPLETE,
+        "parent.withhold |= reach;",
+        "parent.withhold |= reach && false;",
+    ),
+    mutant(
+        "a disk is another's because it has its number",
+        DISKS,
+        "unit.number() == found.number && !unit.name.borrow().is_other(&found.name)",
+        "unit.number() == found.number",
+    ),
+    mutant(
+        "a disk that comes back is open at once",
+        DISKS,
+        "let live = front.state() == Lifecycle::Connecting && !self.shut.get();",
+        "let live = true;",
+    ),
+    mutant(
+        "requests without an answer are waited for for ever",
+        FOLLOW,
+        "if late >= self.config.give_up_after {",
+        "if late >= self.config.give_up_after * 1000 {",
+    ),
+    mutant(
+        "a channel closes under a busy disk",
+        STEPS,
+        "unit.check_idle()?;",
+        "let _ = unit.check_idle();",
+    ),
+    mutant(
+        "sense data beyond their length count",
+        SENSE,
+        "let valid = &bytes[..bytes.len().min(length)];",
+        "let valid = &bytes[..bytes.len().max(length).min(bytes.len())];",
+    ),
+    mutant(
+        "a list of units of any length is read",
+        LUNS,
+        "if !length.is_multiple_of(8) {",
+        "if length == u32::MAX {",
+    ),
+];
