@@ -54,7 +54,21 @@ impl Link<'_> {
     /// Sends a packet and signals if the guest asks for that. Whether there was
     /// room.
     pub(super) fn send(&mut self, packet_type: u16, transaction: u64, data: &[u8]) -> bool {
-        let shape = self.shape(data.len());
+        let noise = &self.machine.noise;
+        let mut shape = self.shape(data.len());
+        if noise.strikes(20) {
+            shape = Some([noise.below(20) as u16, noise.below(300) as u16]);
+        }
+        let mut data = data.to_vec();
+        noise.spoil(&mut data);
+        let mut head = [0; 10];
+        head[..8].copy_from_slice(&transaction.to_le_bytes());
+        head[8..].copy_from_slice(&packet_type.to_le_bytes());
+        noise.spoil(&mut head);
+        let (id, kind) = head.split_at(8);
+        let transaction = super::bytes::u64_at(id, 0);
+        let packet_type = super::bytes::u16_at(kind, 0);
+        let data = data.as_slice();
         let sent = self
             .channel
             .ring
@@ -88,6 +102,13 @@ impl Link<'_> {
         let ring = &self.channel.ring;
         let (write, read) = (ring.write_index(), ring.read_index());
         let (outgoing, incoming) = (ring.outgoing_size(), ring.incoming_size());
+        let noise = &self.machine.noise;
+        if noise.strikes(40) {
+            ring.pretend_write(noise.below(2 * outgoing as usize) as u32);
+        }
+        if noise.strikes(40) {
+            ring.pretend_read(noise.below(2 * incoming as usize) as u32);
+        }
         if self.offences.has(HvOffence::WriteIndexOutside) {
             ring.pretend_write(outgoing);
         }

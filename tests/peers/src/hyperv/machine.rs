@@ -1,6 +1,7 @@
 //! A guest's machine on Hyper-V: CPUID, MSRs, memory, message and event pages.
 
 use super::bytes::u32_at;
+use super::noise::Noise;
 use crate::frames::Frames;
 use firn_block::shm::Region;
 use firn_block::{Gfn, PAGE};
@@ -65,6 +66,7 @@ pub struct Parts {
     privileges: Cell<u32>,
     shared: RefCell<BTreeMap<u64, usize>>,
     violations: RefCell<Vec<HvViolation>>,
+    pub(super) noise: Noise,
 }
 
 /// A handle to the machine; clones are the same machine.
@@ -102,6 +104,7 @@ impl HvMachine {
             privileges: Cell::new(privilege::HYPERCALL | privilege::SYNIC | privilege::VP_INDEX),
             shared: RefCell::default(),
             violations: RefCell::default(),
+            noise: Noise::default(),
         }))
     }
 
@@ -207,7 +210,11 @@ impl HvMachine {
     }
 
     /// Sends a message to the guest; `size` is what the slot says of its length.
-    pub(super) fn send(&self, size: u8, bytes: Vec<u8>) {
+    pub(super) fn send(&self, size: u8, mut bytes: Vec<u8>) {
+        let mut length = [size];
+        self.noise.spoil(&mut bytes);
+        self.noise.spoil(&mut length);
+        let [size] = length;
         self.outgoing.borrow_mut().push_back((size, bytes));
         self.deliver();
     }
@@ -239,8 +246,17 @@ impl HvMachine {
         self.interrupt.set(true);
     }
 
+    /// Has bytes go wrong at random from now on, in everything that the host
+    /// sends and in the words that it shares; zero ends that.
+    pub fn make_noise(&self, seed: u64) {
+        self.noise.set(seed);
+    }
+
     /// Sets a channel's event flag.
-    pub(super) fn ring(&self, relid: u32) {
+    pub(super) fn ring(&self, mut relid: u32) {
+        if self.noise.strikes(10) {
+            relid = self.noise.below(2048) as u32;
+        }
         if let Some(page) = self.synic_page(Msr::SIEFP) {
             let word = page.atomic_u64(SLOT + relid as usize / 64 * 8);
             word.fetch_or(1 << (relid % 64), SeqCst);

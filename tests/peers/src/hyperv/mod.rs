@@ -10,6 +10,7 @@ mod bytes;
 mod config;
 mod device;
 mod machine;
+mod noise;
 mod offence;
 mod ring;
 mod storvsp;

@@ -153,6 +153,27 @@ fn what_is_in_flight_completes_before_the_channel_closes() {
 }
 
 #[test]
+fn a_controller_with_a_busy_disk_is_not_disconnected() {
+    let mut world = live();
+    world.storvsps[0].allow(Some(0));
+    let request = Request::data(Op::Read, 0, world.buffer(0, 1), 4096);
+    let token = world.submit(0, request).expect("room");
+    world.settle();
+    world.unit(0).shut().expect("live");
+    let controller = world.controller(0);
+    let (closed, _) = world.finish(async move { controller.disconnect().await });
+    let error = closed.expect_err("busy");
+    assert_eq!(error.why, WhyNot::Busy(Busy::Unanswered(1)), "{error}");
+    assert_eq!(world.host.open_channels(), 1, "nothing was done");
+    world.unit(0).open().expect("still connected");
+    world.storvsps[0].allow(None);
+    let done = world.drain(0).pop().expect("answered");
+    token.settle(&done).expect("its own");
+    assert_eq!(done.result, Ok(()));
+    world.assert_clean();
+}
+
+#[test]
 fn a_flush_that_fails_stops_the_freeze() {
     let mut world = live();
     world.disk(0, 0).fail_after(Some(0));

@@ -116,6 +116,10 @@ fn the_host_is_signalled_once_for_a_batch() {
     front.kick();
     front.kick();
     assert_eq!(world.machine.signals() - before, 1);
+    // The host has not read that yet, and will find this as well.
+    front.submit(Request::flush()).expect("room").abandon();
+    front.kick();
+    assert_eq!(world.machine.signals() - before, 1);
 }
 
 #[test]

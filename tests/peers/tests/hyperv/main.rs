@@ -5,5 +5,6 @@ mod disks;
 mod freeze;
 mod io;
 mod matrix;
+mod noise;
 mod offences;
 mod steady;
