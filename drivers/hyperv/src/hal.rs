@@ -3,7 +3,7 @@
 use crate::hypercall::Hypercall;
 use crate::wire::cpuid::Leaf;
 use crate::wire::hypercall::Status;
-use crate::wire::msr::Msr;
+use crate::wire::msr::{ENABLE, FRAME_SHIFT, Msr};
 use firn_block::Gfn;
 use firn_block::shm::Region;
 use firn_task::Instant;
@@ -48,3 +48,21 @@ pub trait Hal {
     /// Now, on a clock that never goes back.
     fn now(&self) -> Instant;
 }
+
+/// Changes to MSRs whose other bits are the hypervisor's.
+pub trait HalExt: Hal {
+    /// Writes the bits of a mask, and leaves the others as they are.
+    fn update_msr(&self, msr: Msr, mask: u64, value: u64) {
+        let kept = self.read_msr(msr) & !mask;
+        self.write_msr(msr, kept | value & mask);
+    }
+
+    /// Turns one of the hypervisor's pages on, at a frame, or off.
+    fn set_page(&self, msr: Msr, frame: Option<Gfn>) {
+        let frames = u64::MAX << FRAME_SHIFT;
+        let value = frame.map_or(0, |frame| frame.0 << FRAME_SHIFT | ENABLE);
+        self.update_msr(msr, frames | ENABLE, value);
+    }
+}
+
+impl<H: Hal + ?Sized> HalExt for H {}

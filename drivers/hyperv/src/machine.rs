@@ -1,10 +1,10 @@
 //! The hypervisor's side of the machine: who it is, what it lets us do, and its
 //! pages, turned on in one order and off in the opposite one.
 
-use crate::hal::Hal;
+use crate::hal::{Hal, HalExt};
 use crate::synic::Synic;
 use crate::wire::cpuid::{self, advice, privilege};
-use crate::wire::msr::{ENABLE, FIRN_OS_ID, FRAME_SHIFT, Msr};
+use crate::wire::msr::{ENABLE, FIRN_OS_ID, Msr};
 use alloc::rc::Rc;
 use core::fmt;
 use firn_task::{Instant, Time, Timers};
@@ -62,15 +62,12 @@ impl<H: Hal> HyperV<H> {
         identify(&hal)?;
         let recommended = hal.cpuid(cpuid::RECOMMENDATIONS).eax;
         let auto_eoi = recommended & advice::NO_AUTO_EOI == 0;
-        hal.write_msr(Msr::GUEST_OS_ID, FIRN_OS_ID);
-        let frame = hal.hypercall_page().0 << FRAME_SHIFT;
-        hal.write_msr(Msr::HYPERCALL, frame | ENABLE);
-        let synic = if hal.read_msr(Msr::HYPERCALL) & ENABLE == 0 {
-            Err(SetupError::NoHypercallPage)
-        } else {
-            Synic::new(&hal, auto_eoi).ok_or(SetupError::NoMemory)
-        };
-        let synic = synic.inspect_err(|_| hypercalls_off(&hal))?;
+        hypercalls_on(&hal)?;
+        let synic = Synic::new(&hal, auto_eoi);
+        let synic = synic.ok_or_else(|| {
+            hypercalls_off(&hal);
+            SetupError::NoMemory
+        })?;
         let vp_index = u32::try_from(hal.read_msr(Msr::VP_INDEX)).unwrap_or(0);
         Ok(Rc::new(Self {
             hal,
@@ -108,21 +105,26 @@ impl<H: Hal> HyperV<H> {
     /// # Errors
     /// [`SetupError::NoHypercallPage`].
     pub fn turn_on(&self) -> Result<(), SetupError> {
-        self.hal.write_msr(Msr::GUEST_OS_ID, FIRN_OS_ID);
-        let frame = self.hal.hypercall_page().0 << FRAME_SHIFT;
-        self.hal.write_msr(Msr::HYPERCALL, frame | ENABLE);
-        if self.hal.read_msr(Msr::HYPERCALL) & ENABLE == 0 {
-            hypercalls_off(&self.hal);
-            return Err(SetupError::NoHypercallPage);
-        }
+        hypercalls_on(&self.hal)?;
         self.synic.turn_on(&self.hal);
         Ok(())
     }
 }
 
+/// Says who we are, and has the hypervisor fill the hypercall page.
+fn hypercalls_on(hal: &impl Hal) -> Result<(), SetupError> {
+    hal.write_msr(Msr::GUEST_OS_ID, FIRN_OS_ID);
+    hal.set_page(Msr::HYPERCALL, Some(hal.hypercall_page()));
+    if hal.read_msr(Msr::HYPERCALL) & ENABLE == 0 {
+        hypercalls_off(hal);
+        return Err(SetupError::NoHypercallPage);
+    }
+    Ok(())
+}
+
 /// Late calls fail in the hypervisor from here on, and do no harm.
 fn hypercalls_off(hal: &impl Hal) {
-    hal.write_msr(Msr::HYPERCALL, 0);
+    hal.set_page(Msr::HYPERCALL, None);
     hal.write_msr(Msr::GUEST_OS_ID, 0);
 }
 

@@ -1,8 +1,8 @@
 //! The synthetic interrupt controller: one slot for messages, a page of event
 //! flags, both of source 2 (TLFS, chapter 11).
 
-use crate::hal::Hal;
-use crate::wire::msr::{ENABLE, FRAME_SHIFT, Msr, SINT_AUTO_EOI, SINT_MASKED};
+use crate::hal::{Hal, HalExt};
+use crate::wire::msr::{ENABLE, Msr, SINT_AUTO_EOI, SINT_MASKED, SINT_POLLING, SINT_VECTOR};
 use crate::wire::synic::{FLAGS, MORE_PENDING, Message, NO_MESSAGE, SLOT, VMBUS_SLOT};
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
@@ -56,20 +56,20 @@ impl Synic {
         self.messages.zero(0, self.messages.len());
         self.events.zero(0, self.events.len());
         self.fired.iter().for_each(|word| word.set(0));
-        let page = |region| hal.gfn(region, 0).0 << FRAME_SHIFT | ENABLE;
-        hal.write_msr(Msr::SIMP, page(&self.messages));
-        hal.write_msr(Msr::SIEFP, page(&self.events));
+        hal.set_page(Msr::SIMP, Some(hal.gfn(&self.messages, 0)));
+        hal.set_page(Msr::SIEFP, Some(hal.gfn(&self.events, 0)));
         let eoi = if self.auto_eoi { SINT_AUTO_EOI } else { 0 };
-        hal.write_msr(Msr::SINT2, u64::from(hal.vector()) | eoi);
-        hal.write_msr(Msr::SCONTROL, ENABLE);
+        set_source(hal, u64::from(hal.vector()) | eoi);
+        hal.update_msr(Msr::SCONTROL, ENABLE, ENABLE);
     }
 
-    /// The opposite, in the opposite order.
+    /// The source first, so that nothing comes any more; the whole controller
+    /// last, as hosts are used to.
     pub(crate) fn turn_off(&self, hal: &impl Hal) {
-        hal.write_msr(Msr::SCONTROL, 0);
-        hal.write_msr(Msr::SINT2, SINT_MASKED | u64::from(hal.vector()));
-        hal.write_msr(Msr::SIEFP, 0);
-        hal.write_msr(Msr::SIMP, 0);
+        set_source(hal, SINT_MASKED | u64::from(hal.vector()));
+        hal.set_page(Msr::SIMP, None);
+        hal.set_page(Msr::SIEFP, None);
+        hal.update_msr(Msr::SCONTROL, ENABLE, 0);
     }
 
     /// Whether there is a message or an event that nobody has looked at.
@@ -143,6 +143,12 @@ impl Synic {
         self.take_event(relid);
         self.signals.borrow_mut().remove(&relid);
     }
+}
+
+/// Programs source 2.
+fn set_source(hal: &impl Hal, value: u64) {
+    let ours = SINT_VECTOR | SINT_MASKED | SINT_AUTO_EOI | SINT_POLLING;
+    hal.update_msr(Msr::SINT2, ours, value);
 }
 
 /// Word and bit of a flag; relids were checked when they were offered.

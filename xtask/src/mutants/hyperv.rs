@@ -150,8 +150,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a command that met a unit attention is not sent again",
         COMPLETE,
-        "if condition.is_passing() {",
-        "if condition.is_passing() && false {",
+        "condition if condition.is_passing() => return Verdict::Again,",
+        "condition if condition.is_passing() && false => return Verdict::Again,",
     ),
     mutant(
         "a buffer that the host can still reach is handed out",

@@ -11,11 +11,14 @@ use firn_scsi::{Attention, Condition};
 /// How often a piece is sent that the disk did not carry out for a reason that
 /// passes.
 const MOST_TRIES: u8 = 5;
+/// The same for a reason that takes time to pass.
+const MOST_PAUSES: u8 = 100;
 
 /// What becomes of a piece.
 enum Verdict {
     Over(Option<IoError>),
     Again,
+    AfterPause,
 }
 
 impl<H: Hal> Front<H> {
@@ -51,7 +54,12 @@ impl<H: Hal> Front<H> {
                 let tries = piece.tries + 1;
                 self.again.push_back(Piece { tries, ..piece });
             }
-            Verdict::Again => {
+            Verdict::AfterPause if piece.tries < MOST_PAUSES => {
+                let tries = piece.tries + 1;
+                self.paused.push_back(Piece { tries, ..piece });
+                self.wire.attention.notify();
+            }
+            Verdict::Again | Verdict::AfterPause => {
                 let error = IoError::Reported("the disk is not ready for too long");
                 self.accepted.end_piece(piece.parent, Some(error));
                 self.finish(piece.parent);
@@ -72,15 +80,17 @@ impl<H: Hal> Front<H> {
             }
             Ended::Bad(condition) => {
                 self.heed(condition);
-                if condition.is_passing() {
-                    return Verdict::Again;
+                match condition {
+                    Condition::BecomingReady => return Verdict::AfterPause,
+                    condition if condition.is_passing() => return Verdict::Again,
+                    _ => {}
                 }
                 Some(self.error(op, condition))
             }
             Ended::Unexplained(_) => Some(IoError::Reported("an error without an explanation")),
             Ended::NoUnit => Some(IoError::Gone),
             Ended::Failed(_, firn_scsi::Status::BUSY | firn_scsi::Status::TASK_SET_FULL) => {
-                return Verdict::Again;
+                return Verdict::AfterPause;
             }
             Ended::Failed(srb, _) => Some(IoError::Failed {
                 status: srb.0.into(),
@@ -122,6 +132,13 @@ impl<H: Hal> Front<H> {
         }
     }
 
+    /// Sends again what the disk was too busy for.
+    pub(super) fn end_pause(&mut self) {
+        self.again.append(&mut self.paused);
+        self.fill();
+        self.kick();
+    }
+
     /// Fails the disk if the host has broken a rule on its controller's link.
     pub(super) fn notice_failure(&mut self) {
         let Some(offence) = self.wire.offence.get() else {
@@ -151,6 +168,7 @@ impl<H: Hal> Front<H> {
             }
         }
         self.again.clear();
+        self.paused.clear();
         while self.accepted.pop_unsent().is_some() {}
         for index in self.accepted.indices() {
             if let Some(parent) = self.accepted.get_mut(index) {

@@ -110,6 +110,7 @@ impl<H: Hal> Front<H> {
         self.inbox = Some(link.add_inbox(depth, pages));
         self.accepted.resize(depth as usize);
         self.again = VecDeque::with_capacity(depth as usize);
+        self.paused = VecDeque::with_capacity(depth as usize);
         self.unit = found.number;
         self.update(found);
     }

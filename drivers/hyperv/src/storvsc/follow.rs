@@ -1,12 +1,17 @@
 //! What the host does with a connected controller, and what is done about it.
 
 use super::controller::Controller;
+use super::disks::Unit;
 use super::error::ConnectError;
 use super::offence::Offence;
 use crate::hal::Hal;
 use crate::vmbus::BusError;
 use alloc::rc::Rc;
+use core::time::Duration;
 use firn_task::{race, timeout_at};
+
+/// How long a disk is left alone that is too busy.
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl<H: Hal> Controller<H> {
     /// Connects whenever the host offers the controller, and follows the
@@ -57,6 +62,16 @@ impl<H: Hal> Controller<H> {
             );
             // Whether something is in flight for too long is looked at now and
             // then.
+            let units = self.units();
+            let paused = |unit: &Rc<Unit<H>>| !unit.front.borrow().paused.is_empty();
+            if units.iter().any(paused) {
+                let until = self.now() + PAUSE;
+                let _ = timeout_at(&*self.wire.hv, until, news).await;
+                for unit in units {
+                    unit.front.borrow_mut().end_pause();
+                }
+                continue;
+            }
             let until = self.now() + self.config.reset_after / 4;
             let _ = timeout_at(&*self.wire.hv, until, news).await;
         }
@@ -93,7 +108,7 @@ impl<H: Hal> Controller<H> {
             Ok(core::mem::take(&mut link.look_again))
         });
         let units = self.units();
-        let changed = |unit: &Rc<super::Unit<H>>| unit.front.borrow().changed;
+        let changed = |unit: &Rc<Unit<H>>| unit.front.borrow().changed;
         if news == Some(true) || units.iter().any(changed) {
             for unit in &units {
                 unit.front.borrow_mut().changed = false;

@@ -33,6 +33,8 @@ pub struct Front<H: Hal> {
     pub(super) unmap_sectors: u64,
     /// Pieces to be sent again.
     pub(super) again: VecDeque<Piece>,
+    /// Pieces to be sent again after a pause: the disk is busy.
+    pub(super) paused: VecDeque<Piece>,
     /// The disk says that it changed.
     pub(super) changed: bool,
 }
@@ -59,6 +61,7 @@ impl<H: Hal> Front<H> {
             inbox: None,
             unmap_sectors: 0,
             again: VecDeque::new(),
+            paused: VecDeque::new(),
             changed: false,
         }
     }

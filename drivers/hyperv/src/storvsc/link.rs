@@ -298,7 +298,9 @@ impl<H: Hal> Link<H> {
             PacketType::COMPLETION => {}
             PacketType::IN_BAND => {
                 match packet::operation(packet.data) {
-                    Operation::ENUMERATE_BUS | Operation::REMOVE_DEVICE => self.look_again = true,
+                    Operation::ENUMERATE_BUS
+                    | Operation::REMOVE_DEVICE
+                    | Operation::EVENT_NOTIFICATION => self.look_again = true,
                     other => return Err(Offence::UnknownNotice(other)),
                 }
                 return Ok(true);

@@ -28,6 +28,10 @@ firn_block::open_enum! {
 pub const ENABLE: u64 = 1;
 /// Where the frame's number begins.
 pub const FRAME_SHIFT: u32 = 12;
+/// The vector of an interrupt source.
+pub const SINT_VECTOR: u64 = 0xff;
+/// Messages and events without interrupts.
+pub const SINT_POLLING: u64 = 1 << 18;
 /// An interrupt source that is off.
 pub const SINT_MASKED: u64 = 1 << 16;
 /// The interrupt ends by itself.

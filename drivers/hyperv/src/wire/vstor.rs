@@ -27,6 +27,8 @@ firn_block::open_enum! {
         QUERY_PROPERTIES = 10 => "QUERY_PROPERTIES",
         /// Host: disks came or went.
         ENUMERATE_BUS = 11 => "ENUMERATE_BUS",
+        /// Host: something about a disk changed.
+        EVENT_NOTIFICATION = 14 => "EVENT_NOTIFICATION",
     }
 }
 

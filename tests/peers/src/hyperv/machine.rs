@@ -23,6 +23,8 @@ const HYPERCALL_PAGE: u64 = 0xf_2000;
 /// Source 2 in both pages.
 const SLOT: usize = 512;
 const MASKED: u64 = 1 << 16;
+/// Bits of the SIMP that are the hypervisor's.
+const RESERVED: u64 = 0x0a0;
 
 /// What a guest must not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub enum HvViolation {
     CallWhileOff,
     /// The hypercall page was turned on before the guest said who it is.
     NobodyOn,
+    /// Bits of an MSR were changed that are the hypervisor's.
+    ReservedBits(Msr),
     /// A message that is none.
     BadMessage,
     /// An event of a connection that nobody has.
@@ -89,7 +93,7 @@ impl HvMachine {
         frames.place(HYPERCALL_PAGE, 1);
         Self(Rc::new(Parts {
             frames: RefCell::new(frames),
-            msrs: RefCell::default(),
+            msrs: RefCell::new(BTreeMap::from([(Msr::SIMP.0, RESERVED)])),
             clock: Cell::new(1_000_000_000),
             posted: RefCell::default(),
             ports: RefCell::default(),
@@ -344,6 +348,9 @@ impl Hal for HvMachine {
     fn write_msr(&self, msr: Msr, value: u64) {
         if msr == Msr::HYPERCALL && value & 1 == 1 && self.msr(Msr::GUEST_OS_ID) == 0 {
             self.note(HvViolation::NobodyOn);
+        }
+        if msr == Msr::SIMP && value & RESERVED != RESERVED {
+            self.note(HvViolation::ReservedBits(msr));
         }
         self.msrs.borrow_mut().insert(msr.0, value);
         self.deliver();

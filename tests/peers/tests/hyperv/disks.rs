@@ -3,6 +3,7 @@
 use crate::io::live;
 use firn_block::gate::Lifecycle;
 use firn_block::{Discard, IoError, Op, Request};
+use firn_hyperv::Hal;
 use firn_hyperv::storvsc::ControllerConfig;
 use firn_hyperv::vmbus::VmbusConfig;
 use firn_peers::hyperv::{HostConfig, HvOffence, HvWorld, Lun, StorvspConfig};
@@ -76,6 +77,31 @@ fn unit_attention_is_answered_by_sending_again() {
         world.storvsps[0].attention(0, code, qualifier);
         assert_eq!(world.read(0, 8, 65536), Ok(pattern(1, 65536)), "{code:02x}");
         world.settle();
+    }
+    world.assert_clean();
+}
+
+#[test]
+fn a_busy_disk_is_left_alone_for_a_while_and_asked_again() {
+    let mut world = live();
+    for (commands, ends_well) in [(20, true), (200, false)] {
+        world.storvsps[0].busy(0, commands);
+        let served = world.storvsps[0].served();
+        let request = Request::data(Op::Read, 0, world.buffer(0, 1), 4096);
+        let token = world.submit(0, request).expect("live");
+        world.settle();
+        assert!(world.drain(0).is_empty());
+        assert_eq!(world.storvsps[0].served() - served, 1, "no hurry");
+        let (unit, until) = (world.unit(0), world.machine.now() + Duration::from_secs(60));
+        unit.shut().expect("live");
+        let draining = unit.clone();
+        let (drained, mut done) = world.finish(async move { draining.drain(until).await });
+        drained.expect("an end");
+        unit.open().expect("connected");
+        let done = done.pop().expect("it ended");
+        token.settle(&done).expect("its own");
+        assert_eq!(done.result.is_ok(), ends_well, "{:?}", done.result);
+        world.storvsps[0].busy(0, 0);
     }
     world.assert_clean();
 }

@@ -23,6 +23,8 @@ pub struct Lun {
     pub read_only: bool,
     /// What it says to the next command.
     pub(super) attention: Option<(u8, u8)>,
+    /// So many commands find it busy, or not ready yet.
+    pub(super) busy: u32,
 }
 
 impl Lun {
@@ -39,6 +41,7 @@ impl Lun {
             modern: true,
             read_only: false,
             attention: None,
+            busy: 0,
         }
     }
 

@@ -128,6 +128,13 @@ impl Storvsp {
         }
     }
 
+    /// Has a unit be too busy for so many reads and writes.
+    pub fn busy(&self, number: u8, commands: u32) {
+        if let Some(lun) = self.0.borrow_mut().luns.get_mut(&number) {
+            lun.busy = commands;
+        }
+    }
+
     /// Answers so many requests and no more; `None` is all.
     pub fn allow(&self, requests: Option<usize>) {
         self.0.borrow_mut().allowance = requests;

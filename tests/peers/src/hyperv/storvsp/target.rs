@@ -32,6 +32,13 @@ impl Outcome {
         }
     }
 
+    fn busy() -> Self {
+        Self {
+            status: 8,
+            ..Self::data(Vec::new())
+        }
+    }
+
     fn check(key: u8, code: u8, qualifier: u8) -> Self {
         let mut sense = vec![0; 18];
         (sense[0], sense[2], sense[7]) = (0x70, key, 10);
@@ -70,6 +77,14 @@ impl State {
             && let Some((code, qualifier)) = lun.attention.take()
         {
             return Some(Outcome::check(6, code, qualifier));
+        }
+        if matches!(cdb[0], 0x28 | 0x88 | 0x2a | 0x8a) && lun.busy > 0 {
+            lun.busy -= 1;
+            // One after the other: busy, and about to be ready.
+            return Some(match lun.busy % 2 {
+                0 => Outcome::busy(),
+                _ => Outcome::check(2, 0x04, 0x01),
+            });
         }
         let result = match cdb[0] {
             0x00 | 0x1b => Ok(Outcome::good(0)),
