@@ -15,6 +15,7 @@
 extern crate alloc;
 
 mod accepted;
+mod adopted;
 mod check;
 pub mod gate;
 pub mod identity;
@@ -29,6 +30,7 @@ mod token;
 mod wire;
 
 pub use accepted::{Accepted, Owner, Parent};
+pub use adopted::{Adopted, MOST_BUFFERS};
 pub use info::{Discard, DiskId, DiskInfo, Durability, ParseDiskIdError};
 pub use queue::{Armed, Queue, RegisterError, Unregistered};
 pub use request::{Buffer, Completion, IoError, Op, Refused, Request, Why};

@@ -6,22 +6,8 @@ use super::front::Front;
 use crate::grant::GrantError;
 use crate::hal::Hal;
 use core::fmt;
-use firn_block::shm::Region;
 
-/// Most buffers of one queue.
-pub(super) const MOST_BUFFERS: u32 = 1 << 16;
-
-/// A buffer as the earlier boot's queue knew it.
-#[derive(Debug)]
-pub struct Adopted {
-    /// [`Buffer::index`](firn_block::Buffer::index).
-    pub index: u32,
-    /// The memory.
-    pub region: Region,
-    /// Nobody has it: it was given back while the backend of that boot had it
-    /// mapped. [`Queue::reuse`](firn_block::Queue::reuse) hands it out again.
-    pub parked: bool,
-}
+pub use firn_block::Adopted;
 
 /// Buffers could not be adopted; the queue has none of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

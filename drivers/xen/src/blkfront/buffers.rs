@@ -1,7 +1,7 @@
 //! Registered buffers, and their permanent grants where the backend keeps
 //! grants mapped.
 
-use super::adopt::{AdoptError, Adopted, MOST_BUFFERS};
+use super::adopt::AdoptError;
 use crate::Xen;
 use crate::grant::{Access, GrantError};
 use crate::hal::Hal;
@@ -9,7 +9,7 @@ use crate::wire::DomId;
 use crate::wire::grant_table::GrantRef;
 use alloc::vec::Vec;
 use firn_block::shm::Region;
-use firn_block::{Buffer, Owner, PAGE, RegisterError, Unregistered};
+use firn_block::{Adopted, Buffer, MOST_BUFFERS, Owner, PAGE, RegisterError, Unregistered};
 
 /// What these grants are for, as `grants` shows it.
 const PURPOSE: &str = "blk buffer";
