@@ -1,12 +1,15 @@
 //! Registered buffers. Nothing has to be granted for them: packets list frames.
 
+use super::adopt::AdoptError;
 use alloc::vec::Vec;
 use firn_block::shm::Region;
-use firn_block::{Buffer, Owner, PAGE, Unregistered};
+use firn_block::{Adopted, Buffer, MOST_BUFFERS, Owner, PAGE, Unregistered};
 
 struct Registered {
     memory: Region,
     owner: Owner,
+    /// Nobody has it: an earlier host had it mapped when it was given back.
+    parked: bool,
     /// The host may still reach a page of it: never used again.
     quarantined: bool,
 }
@@ -25,10 +28,59 @@ impl Buffers {
         }
     }
 
+    /// The buffers of an earlier boot, under their numbers.
+    pub(super) fn adopt(
+        queue: u32,
+        buffers: impl IntoIterator<Item = Adopted>,
+    ) -> Result<Self, AdoptError> {
+        let mut slots: Vec<Option<Registered>> = Vec::new();
+        for buffer in buffers {
+            let at = buffer.index as usize;
+            let taken = slots.get(at).is_some_and(Option::is_some);
+            if taken || buffer.index >= MOST_BUFFERS {
+                return Err(AdoptError::Index(buffer.index));
+            }
+            if at >= slots.len() {
+                slots.resize_with(at + 1, || None);
+            }
+            slots[at] = Some(Registered {
+                memory: buffer.region,
+                owner: Owner::Job,
+                parked: buffer.parked,
+                quarantined: false,
+            });
+        }
+        Ok(Self { queue, slots })
+    }
+
+    pub(super) const fn queue(&self) -> u32 {
+        self.queue
+    }
+
+    /// Whether a job has a buffer that was registered here.
+    pub(super) fn any_lent(&self) -> bool {
+        let lent = |r: &Registered| r.owner == Owner::Job && !r.parked;
+        self.slots.iter().flatten().any(lent)
+    }
+
+    /// A parked buffer of that size: an earlier host's reach has ended with it.
+    pub(super) fn reuse(&mut self, pages: usize) -> Option<Buffer> {
+        let fits = |r: &Registered| r.parked && !r.quarantined && r.memory.page_count() == pages;
+        let index = self
+            .slots
+            .iter()
+            .position(|slot| slot.as_ref().is_some_and(fits))?;
+        let registered = self.slots[index].as_mut()?;
+        registered.parked = false;
+        let index = u32::try_from(index).ok()?;
+        Some(Buffer::new(registered.memory.alias(), self.queue, index))
+    }
+
     pub(super) fn register(&mut self, region: Region, owner: Owner) -> Buffer {
         let registered = Registered {
             memory: region.alias(),
             owner,
+            parked: false,
             quarantined: false,
         };
         let free = self.slots.iter().position(Option::is_none);
@@ -47,6 +99,9 @@ impl Buffers {
         let slot = self.slots.get_mut(buffer.index() as usize);
         if let Some(slot) = slot.filter(|_| ours) {
             if slot.as_ref().is_some_and(|slot| slot.quarantined) {
+                if let Some(slot) = slot {
+                    slot.parked = true;
+                }
                 return Unregistered::StillMapped;
             }
             *slot = None;
@@ -74,7 +129,7 @@ impl Buffers {
     /// Keeps a buffer that its owner does not get back out of use for good.
     pub(super) fn quarantine(&mut self, buffer: &Buffer) {
         if let Some(Some(registered)) = self.slots.get_mut(buffer.index() as usize) {
-            registered.quarantined = true;
+            (registered.quarantined, registered.parked) = (true, true);
         }
     }
 

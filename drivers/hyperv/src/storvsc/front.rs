@@ -267,9 +267,8 @@ impl<H: Hal> Queue for Front<H> {
         self.buffers.unregister(buffer)
     }
 
-    fn reuse(&mut self, _pages: usize) -> Option<Buffer> {
-        // The host keeps nothing mapped: every buffer is free when it is given back.
-        None
+    fn reuse(&mut self, pages: usize) -> Option<Buffer> {
+        self.buffers.reuse(pages)
     }
 
     fn submit(&mut self, request: Request) -> Result<Token, Refused> {
@@ -332,6 +331,7 @@ impl<H: Hal> Queue for PrivateQueue<'_, H> {
     }
 
     fn reuse(&mut self, _pages: usize) -> Option<Buffer> {
+        // The host keeps nothing mapped: the kernel parks nothing.
         None
     }
 

@@ -7,6 +7,7 @@
 //! closes in good order. The steps of a freeze are the disks' and the
 //! controller's, to be ordered by whoever freezes the machine.
 
+mod adopt;
 mod buffers;
 mod bus;
 mod complete;
@@ -23,6 +24,7 @@ mod scan;
 mod steps;
 mod wire;
 
+pub use adopt::AdoptError;
 pub use bus::ScsiBus;
 pub use controller::{Controller, ControllerConfig};
 pub use disks::Unit;

@@ -4,8 +4,8 @@
 
 use crate::io::live;
 use firn_block::gate::Lifecycle;
-use firn_block::{Busy, DiskStep, IoError, Op, Queue, Request, Why};
-use firn_hyperv::storvsc::{ControllerConfig, StepError, WhyNot};
+use firn_block::{Adopted, Buffer, Busy, DiskStep, IoError, Op, Queue, Request, Why};
+use firn_hyperv::storvsc::{AdoptError, ControllerConfig, StepError, WhyNot};
 use firn_hyperv::vmbus::VmbusConfig;
 use firn_hyperv::wire::msr::Msr;
 use firn_hyperv::wire::vmbus::Version;
@@ -242,6 +242,66 @@ fn restored_with_other_relids_connections_and_versions() {
     assert_eq!(done.result, Ok(()));
     assert_eq!(world.disk(0, 0).content(64, 128), pattern(9, 65536));
     assert_eq!(world.guest().bus.version(), Some(Version::V4_0));
+    world.assert_clean();
+}
+
+#[test]
+fn a_fresh_boot_goes_on_with_the_buffers_of_an_earlier_one() {
+    let mut world = live();
+    let buffers = [world.buffer(0, 2), world.buffer(0, 4)];
+    assert_eq!(world.write(0, 0, &pattern(1, 4096)), Ok(()));
+    freeze(&mut world).expect("idle");
+    let (queue, next) = {
+        let unit = world.unit(0);
+        let front = unit.front.borrow();
+        (front.queue(), front.next_token())
+    };
+    let adopted = || {
+        let part = |buffer: &Buffer, parked| Adopted {
+            index: buffer.index(),
+            region: buffer.region().alias(),
+            parked,
+        };
+        [part(&buffers[0], true), part(&buffers[1], false)]
+    };
+    let bus = world.guest().bus.clone();
+    let (unloaded, _) = world.finish(async move { bus.unload().await });
+    unloaded.expect("unloaded");
+    world.guest().hv.turn_off();
+    // Another machine, as far as the drivers know.
+    world.guest = None;
+    world.start(VmbusConfig::default(), ControllerConfig::default());
+    world.guest().scsi.keep_shut(true);
+    world.settle();
+    let unit = world.unit(0);
+    assert_eq!(unit.state(), Lifecycle::Freezing, "shut until it is opened");
+    let twice = unit
+        .front
+        .borrow_mut()
+        .adopt(queue, next, adopted().into_iter().chain(adopted()));
+    assert_eq!(twice, Err(AdoptError::Index(buffers[0].index())));
+    unit.front
+        .borrow_mut()
+        .adopt(queue, next, adopted())
+        .expect("none is lent");
+    unit.open().expect("connected");
+    let again = unit.front.borrow_mut().adopt(queue, next, adopted());
+    assert_eq!(again, Err(AdoptError::Lent));
+    let [parked, lent] = buffers;
+    let reused = unit.front.borrow_mut().reuse(2).expect("it was parked");
+    assert_eq!(reused.region().addr(), parked.region().addr());
+    let done = world
+        .io(0, Request::data(Op::Read, 0, lent, 4096))
+        .expect("ours");
+    assert_eq!(done.result, Ok(()));
+    assert!(done.token.0 >= next, "no token twice");
+    let mut data = vec![0; 4096];
+    done.request
+        .buffer
+        .expect("it comes back")
+        .region()
+        .copy_out(0, &mut data);
+    assert_eq!(data, pattern(1, 4096));
     world.assert_clean();
 }
 
