@@ -14,8 +14,6 @@ use firn_block::gate::Lifecycle;
 use firn_task::{Either, Executor, Signal, race};
 
 const VBDS: &str = "device/vbd";
-/// How many late answers in a row are forgiven.
-const LATE_ANSWERS: u32 = 3;
 
 /// All devices of this domain.
 pub struct Bus<H: Hal> {
@@ -27,6 +25,8 @@ pub struct Bus<H: Hal> {
     unusable: RefCell<BTreeMap<u32, ConnectError>>,
     changed: Rc<Signal>,
     scanned: Cell<bool>,
+    /// Why the list of devices is not known now, though it may be soon.
+    late: RefCell<Option<StoreError>>,
     /// Devices that come now have to wait.
     held: Cell<bool>,
     /// Devices that come connect with their gates shut.
@@ -52,6 +52,7 @@ impl<H: Hal + 'static> Bus<H> {
             unusable: RefCell::new(BTreeMap::new()),
             changed: Rc::new(Signal::new()),
             scanned: Cell::new(false),
+            late: RefCell::new(None),
             held: Cell::new(false),
             shut: Cell::new(false),
         })
@@ -180,23 +181,37 @@ impl<H: Hal + 'static> Bus<H> {
         }
     }
 
+    /// What keeps devices from coming and going now: xenstore does not answer,
+    /// and is asked again until it does.
+    #[must_use]
+    pub fn trouble(&self) -> Option<StoreError> {
+        self.late.borrow().clone()
+    }
+
     /// Asks xenstore again where the connection was lost, which is mended, or
-    /// the answer is late, some times: it often is while hosts change.
+    /// the answer is late, for as long as it is: a store that was stopped for a
+    /// while is no reason never to see a device again.
     async fn insist<T>(
         &self,
         ask: impl AsyncFn() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut late = 0;
         loop {
             let generation = self.xen.generation();
-            match ask().await {
+            let result = ask().await;
+            match &result {
                 // Watches come back with the connection, and fire.
-                Err(error) if error.is_lost_connection() => self.mend(&error, generation).await?,
-                Err(error) if error.is_late() && late < LATE_ANSWERS => {
-                    log::warn!("{error}; asking again");
-                    late += 1;
+                Err(error) if error.is_lost_connection() => self.mend(error, generation).await?,
+                Err(error) if error.is_late() => {
+                    if self.late.replace(Some(error.clone())).is_none() {
+                        log::warn!("{error}; asking again until there is one");
+                    }
                 }
-                result => return result,
+                _ => {
+                    if self.late.take().is_some() {
+                        log::info!("xenstore answers again");
+                    }
+                    return result;
+                }
             }
         }
     }

@@ -476,6 +476,7 @@ impl Case {
 
     /// The host comes to reason and takes the disk away: everything ends.
     fn finish(mut self) {
+        self.world.machine.behave();
         for back in self.world.backends.clone() {
             back.behave();
             back.allow(None);

@@ -14,7 +14,8 @@ const LONG: Duration = Duration::from_secs(120);
 /// Why the guest's bus, its store or its disk gave up, if one did.
 fn trouble(world: &World) -> Option<String> {
     let guest = world.guest();
-    let bus = guest.bus_error.borrow().as_ref().map(ToString::to_string);
+    let bus = guest.bus_error.borrow().clone().or(guest.bus.trouble());
+    let bus = bus.map(|error| error.to_string());
     let store = guest.store.is_failed().map(|error| error.to_string());
     let vbds = guest.bus.vbds();
     let disk = vbds.first().and_then(|vbd| vbd.to_report().error);

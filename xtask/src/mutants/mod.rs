@@ -156,6 +156,12 @@ const DRIVERS: &[Mutant] = &[
         "if changed.await.is_err() && false {",
     ),
     mutant(
+        "an answer of an old host's counts on the new one",
+        VBD,
+        "if moved() {",
+        "if moved() && false {",
+    ),
+    mutant(
         "a drain waits for ever",
         CLOSE,
         "if timeout(self.xen.clone(), limit, idle).await.is_err() {",

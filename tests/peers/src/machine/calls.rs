@@ -80,6 +80,13 @@ impl FakeMachine {
         };
     }
 
+    /// Lets every call be carried out from now on.
+    pub fn behave(&self) {
+        let mut calls = self.calls.borrow_mut();
+        calls.failures.clear();
+        calls.refused.clear();
+    }
+
     pub(super) fn answer(&self, call: Hypercall<'_>) -> Result<u64, Errno> {
         let kind = CallKind::of(&call);
         {

@@ -65,3 +65,24 @@ fn a_store_that_answers_late_does_not_end_a_live_disk() {
     assert_eq!(world.report(0).info.capacity, 2 * SECTORS);
     assert_works(&mut world);
 }
+
+#[test]
+fn a_disk_that_came_while_the_store_was_silent_is_found_when_it_answers() {
+    for turns in 0..30 {
+        let mut world = live(Config::default());
+        world.plug(Config::default().disk(1), SECTORS);
+        for _ in 0..turns {
+            world.turn();
+        }
+        world.store.offend(StoreOffence::Deaf);
+        world.run_for(LONG);
+        world.store.behave();
+        world.run_for(LONG);
+        assert_eq!(world.guest().bus.trouble(), None, "{turns}");
+        assert!(world.is_live(0), "{turns}");
+        assert_eq!(world.guest().bus.vbds().len(), 2, "{turns}");
+        world.backends[0].unplug();
+        world.run_for(LONG);
+        assert_eq!(world.guest().bus.vbds().len(), 1, "{turns}");
+    }
+}
