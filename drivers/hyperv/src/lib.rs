@@ -8,6 +8,8 @@
 
 extern crate alloc;
 
+pub mod clock;
+pub mod crash;
 pub mod hal;
 pub mod hypercall;
 mod machine;

@@ -6,7 +6,9 @@
 
 pub mod blkback;
 pub mod bootinfo;
+pub mod scsi;
 pub mod store;
+pub mod vmbus;
 
 /// Acts of one input that are carried out; more only make it slow.
 const MOST_ACTS: usize = 200;

@@ -51,7 +51,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("firn-abi-tests", &["firn-lab", "firn-xen"]),
     (
         "firn-fuzz",
-        &["firn-block", "firn-peers", "firn-task", "firn-xen"],
+        &[
+            "firn-block",
+            "firn-hyperv",
+            "firn-peers",
+            "firn-scsi",
+            "firn-task",
+            "firn-xen",
+        ],
     ),
     ("firn-lab-agent", &[]),
     ("firn-lab", &["firn-lab-agent"]),

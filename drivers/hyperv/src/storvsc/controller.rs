@@ -66,6 +66,8 @@ pub struct Controller<H: Hal> {
     pub(super) page: RefCell<Option<Region>>,
     /// A connect or disconnect is under way.
     pub(super) changing: Cell<bool>,
+    /// The handshake has come to its end, and the link was not closed since.
+    pub(super) ready: Cell<bool>,
     /// Disks connect with their gates shut.
     pub(super) shut: Cell<bool>,
     /// The name of the next new disk; all controllers' together.
@@ -79,6 +81,15 @@ pub struct Controller<H: Hal> {
     pub(super) reset_sent: Cell<bool>,
     /// Notified when a disk came, went or changed its state.
     pub(super) changed: Rc<Signal>,
+}
+
+/// A change that is under way; it ends even if its future is dropped.
+pub(super) struct Change<'a>(&'a Cell<bool>);
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
 }
 
 impl<H: Hal> Controller<H> {
@@ -105,6 +116,7 @@ impl<H: Hal> Controller<H> {
             units: RefCell::default(),
             page: RefCell::new(None),
             changing: Cell::new(false),
+            ready: Cell::new(false),
             shut: Cell::new(false),
             next_id: next_id.clone(),
             error: Cell::new(None),
@@ -187,21 +199,28 @@ impl<H: Hal> Controller<H> {
     /// # Errors
     /// [`ConnectError`]; the channel is closed again.
     pub async fn connect(&self) -> Result<(), ConnectError> {
-        if self.changing.get() || self.wire.link.borrow().is_some() {
+        if self.ready.get() {
             return Err(ConnectError::Busy);
         }
-        self.changing.set(true);
+        let change = self.change().ok_or(ConnectError::Busy)?;
+        // Of an attempt that was dropped half-way.
+        self.drop_link().await;
         let connected = self.open_and_scan().await;
-        if let Err(error) = connected {
+        if connected.is_err() {
             self.drop_link().await;
-            self.error.set(Some(error));
-        } else {
-            self.error.set(None);
         }
-        self.changing.set(false);
+        self.error.set(connected.err());
+        self.ready.set(connected.is_ok());
+        drop(change);
         self.wire.attention.notify();
         self.changed.notify();
         connected
+    }
+
+    /// Nobody else connects or disconnects for as long as the result lives.
+    pub(super) fn change(&self) -> Option<Change<'_>> {
+        let free = !self.changing.replace(true);
+        free.then_some(Change(&self.changing))
     }
 
     async fn open_and_scan(&self) -> Result<(), ConnectError> {
@@ -298,6 +317,7 @@ impl<H: Hal> Controller<H> {
     }
 
     pub(super) async fn close_link(&self) -> Result<(), ConnectError> {
+        self.ready.set(false);
         let link = self.wire.link.borrow_mut().take();
         let page = self.page.borrow_mut().take();
         let Some(link) = link else { return Ok(()) };

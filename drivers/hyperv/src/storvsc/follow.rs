@@ -92,7 +92,7 @@ impl<H: Hal> Controller<H> {
 
     /// One look at everything that may have happened.
     async fn look(&self) -> Result<(), ConnectError> {
-        if self.wire.link.borrow().is_none() {
+        if !self.ready.get() {
             // Disconnected on purpose.
             return Ok(());
         }

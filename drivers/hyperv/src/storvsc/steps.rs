@@ -201,9 +201,9 @@ impl<H: Hal> Controller<H> {
             let step = DiskStep::Disconnect;
             StepError { disk, step, why }
         };
-        if self.changing.replace(true) {
+        let Some(change) = self.change() else {
             return Err(fails(WhyNot::Connect(ConnectError::Busy)));
-        }
+        };
         // From here on nothing reaches the ring: the disks have no box on it.
         for unit in &units {
             let mut front = unit.front.borrow_mut();
@@ -219,7 +219,7 @@ impl<H: Hal> Controller<H> {
             // Both are steps from where they are.
             let _ = unit.front.borrow_mut().step(to);
         }
-        self.changing.set(false);
+        drop(change);
         self.changed.notify();
         closed.map_err(|error| fails(WhyNot::Connect(error)))
     }

@@ -15,7 +15,8 @@ use zerocopy::IntoBytes;
 
 impl<H: Hal> Vmbus<H> {
     /// Connects at the newest version that both ends speak, and waits until the
-    /// host has offered all it has.
+    /// host has offered all it has. It has deadlines of its own, and is to be run
+    /// to its end.
     ///
     /// # Errors
     /// [`BusError`]: the bus is disconnected again, or failed.
@@ -118,7 +119,7 @@ impl<H: Hal> Vmbus<H> {
     /// Ends the connection: the host forgets every offer and lets go of all
     /// memory. Channels must have been closed before. It may take very long, as
     /// hosts write their caches back first. A host before 3.0 has no such
-    /// message, and is not to be contacted again.
+    /// message, and is not to be contacted again. It is to be run to its end.
     ///
     /// # Errors
     /// [`BusError`]: the host may still use our memory.

@@ -27,6 +27,9 @@ pub const MICROSOFT_HV: [u32; 3] = [0x7263_694d, 0x666f_736f, 0x7648_2074];
 /// "Hv#1" in `eax` of [`INTERFACE`].
 pub const HV_1: u32 = 0x3123_7648;
 
+/// Bit of `edx` in [`FEATURES`]: a crash can be told of.
+pub const CRASH_MSRS: u32 = 1 << 10;
+
 /// Bits of `eax` in [`FEATURES`].
 pub mod privilege {
     /// The reference counter.

@@ -11,6 +11,8 @@ firn_block::open_enum! {
         VP_INDEX = 0x4000_0002 => "VP_INDEX",
         /// Time in units of 100 ns.
         TIME_REF_COUNT = 0x4000_0020 => "TIME_REF_COUNT",
+        /// The page by which the TSC tells the time: [`ENABLE`] and a frame.
+        REFERENCE_TSC = 0x4000_0021 => "REFERENCE_TSC",
         /// Whether the SynIC is on: [`ENABLE`].
         SCONTROL = 0x4000_0080 => "SCONTROL",
         /// The page of event flags: [`ENABLE`] and a frame.
@@ -21,6 +23,18 @@ firn_block::open_enum! {
         EOM = 0x4000_0084 => "EOM",
         /// The interrupt source of VMBus.
         SINT2 = 0x4000_0092 => "SINT2",
+        /// What a crash was, as the guest likes.
+        CRASH_P0 = 0x4000_0100 => "CRASH_P0",
+        /// More of it.
+        CRASH_P1 = 0x4000_0101 => "CRASH_P1",
+        /// More of it.
+        CRASH_P2 = 0x4000_0102 => "CRASH_P2",
+        /// Where its text is, with [`CRASH_MESSAGE`].
+        CRASH_P3 = 0x4000_0103 => "CRASH_P3",
+        /// How long its text is, with [`CRASH_MESSAGE`].
+        CRASH_P4 = 0x4000_0104 => "CRASH_P4",
+        /// Tells of it.
+        CRASH_CTL = 0x4000_0105 => "CRASH_CTL",
     }
 }
 
@@ -36,6 +50,11 @@ pub const SINT_POLLING: u64 = 1 << 18;
 pub const SINT_MASKED: u64 = 1 << 16;
 /// The interrupt ends by itself.
 pub const SINT_AUTO_EOI: u64 = 1 << 17;
+
+/// In [`Msr::CRASH_CTL`]: the guest has crashed.
+pub const CRASH_NOTIFY: u64 = 1 << 63;
+/// In [`Msr::CRASH_CTL`]: there is a text.
+pub const CRASH_MESSAGE: u64 = 1 << 62;
 
 /// Open source (bit 63), of a type that no vendor has (bits 62 to 56), version
 /// of the guest in bits 47 to 16.

@@ -105,7 +105,13 @@ impl HvMachine {
             outgoing: RefCell::default(),
             interrupt: Cell::new(false),
             no_room: Cell::new(0),
-            privileges: Cell::new(privilege::HYPERCALL | privilege::SYNIC | privilege::VP_INDEX),
+            privileges: Cell::new(
+                privilege::HYPERCALL
+                    | privilege::SYNIC
+                    | privilege::VP_INDEX
+                    | privilege::REFERENCE_COUNTER
+                    | privilege::REFERENCE_TSC,
+            ),
             shared: RefCell::default(),
             violations: RefCell::default(),
             noise: Noise::default(),
@@ -181,7 +187,8 @@ impl HvMachine {
     }
 
     /// A page of the guest's.
-    pub(super) fn page(&self, frame: u64) -> Option<Region> {
+    #[must_use]
+    pub fn page(&self, frame: u64) -> Option<Region> {
         Some(self.frames.borrow().frame(Gfn(frame))?.page)
     }
 
@@ -254,6 +261,17 @@ impl HvMachine {
     /// sends and in the words that it shares; zero ends that.
     pub fn make_noise(&self, seed: u64) {
         self.noise.set(seed);
+    }
+
+    /// The same, as a tape says, until it ends.
+    pub fn play_noise(&self, tape: &[u8]) {
+        self.noise.play(tape);
+    }
+
+    /// Sends the guest a message of nobody's, as long as its slot at most.
+    pub fn send_message(&self, bytes: &[u8]) {
+        let bytes = &bytes[..bytes.len().min(240)];
+        self.send(bytes.len() as u8, bytes.to_vec());
     }
 
     /// Sets a channel's event flag.
@@ -331,6 +349,7 @@ impl Hal for HvMachine {
             },
             0x4000_0003 => Leaf {
                 eax: self.privileges.get(),
+                edx: 1 << 10,
                 ..Leaf::default()
             },
             0x4000_0004 => Leaf {
@@ -342,7 +361,10 @@ impl Hal for HvMachine {
     }
 
     fn read_msr(&self, msr: Msr) -> u64 {
-        self.msr(msr)
+        match msr {
+            Msr::TIME_REF_COUNT => self.clock.get() / 100,
+            other => self.msr(other),
+        }
     }
 
     fn write_msr(&self, msr: Msr, value: u64) {

@@ -12,6 +12,7 @@ use firn_hyperv::wire::vmbus::Version;
 use firn_hyperv::{Hal, wire};
 use firn_peers::hyperv::{HostConfig, HvOffence, HvWorld, Lun, StorvspConfig};
 use firn_peers::{Disk, SECTORS, completions, pattern};
+use firn_task::timeout;
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -170,6 +171,21 @@ fn a_controller_with_a_busy_disk_is_not_disconnected() {
     let done = world.drain(0).pop().expect("answered");
     token.settle(&done).expect("its own");
     assert_eq!(done.result, Ok(()));
+    world.assert_clean();
+}
+
+#[test]
+fn a_connect_that_is_dropped_half_way_is_made_again() {
+    let mut world = live();
+    freeze(&mut world).expect("idle");
+    world.host.offend(HvOffence::NeverBegins);
+    let (controller, hv) = (world.controller(0), world.guest().hv.clone());
+    let (given_up, _) = world
+        .finish(async move { timeout(&*hv, Duration::from_secs(1), controller.connect()).await });
+    given_up.expect_err("no answer");
+    world.host.behave();
+    thaw(&mut world);
+    assert_eq!(world.write(0, 0, &pattern(4, 4096)), Ok(()));
     world.assert_clean();
 }
 

@@ -1,6 +1,7 @@
 //! The Hyper-V drivers against a VMBus host and storvsp.
 
 mod bus;
+mod clock;
 mod disks;
 mod freeze;
 mod io;
