@@ -112,6 +112,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "fence(SeqCst);\n        self.has_packets().map(|_| false)",
     ),
     mutant(
+        "a host that waits for room is not told of any",
+        RECEIVE,
+        "free > wanted && free.saturating_sub(freed) <= wanted",
+        "free > wanted && free < wanted",
+    ),
+    mutant(
         "more bytes are said to be moved than were asked for",
         PACKET,
         "if moved > asked {",

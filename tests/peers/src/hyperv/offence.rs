@@ -64,6 +64,8 @@ pub enum HvOffence {
     RescindsUnknown,
     /// Rescinds a channel twice.
     RescindsTwice,
+    /// Offers a channel again before its number was given back.
+    OffersTooEarly,
     /// Rescinds a channel when it is to be opened.
     RescindsAtOpen,
     /// Rescinds a channel when its memory is described.

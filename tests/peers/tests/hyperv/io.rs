@@ -148,6 +148,35 @@ fn a_full_queue_says_so_and_goes_on() {
     world.assert_clean();
 }
 
+#[test]
+fn a_host_that_waits_for_room_is_told_when_there_is_some() {
+    let mut world = HvWorld::new(HostConfig::default());
+    let storvsp = world.plug(StorvspConfig::default());
+    storvsp.plug(0, Lun::new(Disk::new(SECTORS)));
+    let config = ControllerConfig {
+        ring_pages: 2,
+        depth: 512,
+        ..ControllerConfig::default()
+    };
+    world.start(VmbusConfig::default(), config);
+    world.settle();
+    storvsp.allow(Some(0));
+    // More answers than the ring holds.
+    for _ in 0..400 {
+        world.submit(0, Request::flush()).expect("room").abandon();
+        world.turn();
+    }
+    world.settle();
+    let signals = world.machine.signals();
+    storvsp.allow(None);
+    assert_eq!(world.drain(0).len(), 400);
+    assert!(
+        world.machine.signals() > signals + 5,
+        "it waited several times"
+    );
+    world.assert_clean();
+}
+
 #[derive(Clone, Debug)]
 struct Io {
     disk: u32,

@@ -164,6 +164,17 @@ fn storm() -> String {
         .to_string()
 }
 
+/// A number that is offered anew before the guest has given it back.
+fn offered_early() -> String {
+    let host = HostConfig::default().offending(O::RefusesBegin);
+    let mut world = HvWorld::with_disk(host, StorvspConfig::default(), SECTORS);
+    assert_eq!(world.host.open_channels(), 0, "nobody uses the channel");
+    world.host.offend(O::OffersTooEarly);
+    world.host.rescind(0);
+    world.settle();
+    world.failure()
+}
+
 /// A host that has no room for messages, ever.
 fn no_room() -> String {
     let mut world = HvWorld::new(HostConfig::default());
@@ -253,6 +264,7 @@ offences! {
     instance_twice: "device offered twice" = from_the_beginning(O::InstanceTwice);
     offer_without_connection: "offer without a connection" = from_the_beginning(O::OfferWithoutConnection);
     rescinds_unknown: "rescind of an unknown relid" = from_the_beginning(O::RescindsUnknown);
+    offers_too_early: "relid offered before it was released" = offered_early();
     rescinds_at_open: "took the offer back" = from_the_beginning(O::RescindsAtOpen);
     rescinds_at_gpadl: "took the offer back" = from_the_beginning(O::RescindsAtGpadl);
     refuses_gpadl: "GPADL_CREATED says 0xc000009a" = from_the_beginning(O::RefusesGpadl);
@@ -309,7 +321,7 @@ fn a_second_rescind_fails_the_bus() {
     world.host.rescind(0);
     world.settle();
     let failure = world.failure();
-    assert!(failure.contains("rescind"), "{failure}");
+    assert!(failure.contains("second rescind"), "{failure}");
     assert_eq!(world.machine.violations(), []);
 }
 

@@ -91,6 +91,10 @@ impl State {
         let relid = slot.relid;
         self.drop_memory_of(relid);
         self.answer(message(2, &[relid]), HvOffence::RescindsTwice);
+        if self.offences.take(HvOffence::OffersTooEarly) {
+            let connection = self.slots[index].connection;
+            self.send(self.offer_message(index, relid, connection));
+        }
     }
 
     /// The guest gives a number back.

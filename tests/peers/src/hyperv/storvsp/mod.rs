@@ -73,6 +73,8 @@ struct State {
     phase: Phase,
     version: Option<Version>,
     pending: VecDeque<Pending>,
+    /// The guest's ring was full: nothing is sent before it signals.
+    blocked: bool,
     /// Answers that are only sent after a reset.
     stuck: VecDeque<Pending>,
     resets: u32,
@@ -98,6 +100,7 @@ impl Storvsp {
             phase: Phase::Closed,
             version: None,
             pending: VecDeque::new(),
+            blocked: false,
             stuck: VecDeque::new(),
             resets: 0,
             allowance: None,
@@ -191,6 +194,7 @@ impl Storvsp {
     pub(super) fn opened(&self) {
         let mut state = self.0.borrow_mut();
         state.phase = Phase::Opened;
+        state.blocked = false;
         state.version = None;
     }
 

@@ -61,6 +61,7 @@ impl Buffer {
 impl State {
     pub(super) fn serve(&mut self, link: &mut Link<'_>) -> bool {
         self.clock += 1;
+        self.blocked &= !link.channel.awake;
         let goes_back =
             self.phase == Phase::Ready && link.offences.take(HvOffence::WriteIndexGoesBack);
         if goes_back {
@@ -280,6 +281,9 @@ impl State {
 
     fn send_answers(&mut self, link: &mut Link<'_>) -> bool {
         let mut any = false;
+        if self.blocked {
+            return false;
+        }
         while let Some(next) = self.pending.front() {
             if next.due > self.clock {
                 return true;
@@ -289,6 +293,7 @@ impl State {
                 return any;
             }
             if !send_one(next, link, is_io) {
+                self.blocked = true;
                 return any;
             }
             if let Some(left) = self.allowance.as_mut().filter(|_| is_io) {
