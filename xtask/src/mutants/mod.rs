@@ -270,6 +270,12 @@ const DRIVERS: &[Mutant] = &[
         "self.reap(0);",
     ),
     mutant(
+        "a suspend called off takes back the one before",
+        REISSUE,
+        "self.suspended_from = None;",
+        "",
+    ),
+    mutant(
         "half of a request is not issued again",
         ACCEPTED,
         "(parent.sent, parent.outstanding) = (0, 0);",

@@ -73,8 +73,8 @@ pub struct Front<H: Hal> {
     pub(super) buffers: Buffers,
     /// Accepted requests, and the counters.
     pub(super) accepted: Accepted,
-    /// Where the device was when it was suspended.
-    pub(super) suspended_from: Lifecycle,
+    /// Where the device goes back to if the suspend under way is called off.
+    pub(super) suspended_from: Option<Lifecycle>,
     pub(super) offence: Option<Offence>,
     pub(super) scratch: Vec<Segment>,
     event_credit: u32,
@@ -104,7 +104,7 @@ impl<H: Hal> Front<H> {
             link: None,
             buffers: Buffers::new(number),
             accepted: Accepted::new(),
-            suspended_from: Lifecycle::Live,
+            suspended_from: None,
             offence: None,
             scratch: Vec::new(),
             event_credit: EVENT_CREDIT,

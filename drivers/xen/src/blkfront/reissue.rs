@@ -28,7 +28,7 @@ impl<H: Hal> Front<H> {
                 // The backend may have broken a rule just now.
                 if self.state() == from {
                     self.advance(Lifecycle::Suspended)?;
-                    self.suspended_from = from;
+                    self.suspended_from = Some(from);
                 }
                 Ok(())
             }
@@ -46,9 +46,10 @@ impl<H: Hal> Front<H> {
 
     /// Goes on as if nothing had been: the same host is at the other end.
     pub(super) fn cancel_suspend(&mut self) {
-        if self.state() == Lifecycle::Suspended {
+        // Not what an earlier suspend left, which was carried out.
+        if let Some(from) = self.suspended_from.take() {
             // The table has every way back that `suspend` came from.
-            let _ = self.step(self.suspended_from);
+            let _ = self.step(from);
         }
     }
 
@@ -58,6 +59,7 @@ impl<H: Hal> Front<H> {
         if let Some(link) = self.link.take() {
             link.forget(&self.xen);
         }
+        self.suspended_from = None;
         self.buffers.forget_grants();
         self.accepted.send_again();
         self.attention.notify();

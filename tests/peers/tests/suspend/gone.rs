@@ -50,3 +50,26 @@ fn a_handshake_does_not_go_on_across_hosts() {
         assert_eq!(world.machine.violations(), [], "{before} {after}");
     }
 }
+
+/// Found by the fuzzer: a suspend that is called off before the disk has taken up
+/// its part on the host of the one before. There is no way back from there.
+#[test]
+fn a_suspend_called_off_right_after_a_resume_takes_nothing_back() {
+    for turns in 0..12 {
+        let mut world = live(Config::default());
+        world.backends[0].allow(Some(2));
+        let tokens = load(&world, 16);
+        world.backends[0].close();
+        for _ in 0..turns {
+            world.turn();
+        }
+        migrate(&mut world, Config::default());
+        assert_eq!(world.suspend_in_vain(), Ok(Suspended::Cancelled));
+        world.settle();
+        let done = world.drain(0);
+        let results = settle(tokens, done);
+        assert!(results.iter().all(Result::is_ok), "{turns}: {results:?}");
+        assert_written(&world, 16);
+        assert_works(&mut world);
+    }
+}
