@@ -42,7 +42,7 @@ pub use error::{Commit, Damage, Error};
 pub use meta::{BuildId, Cpu, Heap, Meta, Reason};
 pub use plan::{How, Key, Plan, Source, WhyNot};
 pub use slots::{Generation, Header, Slot, SlotId, Slots, State, Verdict};
-pub use store::{Area, Limits, Loaded, Store, Table, Written};
+pub use store::{Area, Limits, Loaded, Store, Table, Target, Written};
 
 use core::future::Future;
 use firn_block::Queue;

@@ -5,11 +5,14 @@ use crate::look::{Place, is_connected};
 use crate::run::{Limits, Run};
 use crate::{Disk, Fault, Host, Link, Step, Trouble, cold};
 use alloc::vec::Vec;
+use core::convert::Infallible;
+use core::future::pending;
 use firn_block::DiskId;
 use firn_image::{
     Binding, Damage, Generation, Header, Key, Loaded, Machine, Refusal, SlotId, Store, Table,
-    Verdict,
+    Target, Verdict,
 };
+use firn_task::{Either, race, yield_now};
 
 /// Which image to restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -289,23 +292,44 @@ async fn load<H: Host>(
     bindings: &[Binding],
 ) -> Result<Loaded, Trouble> {
     let host = run.host;
-    run.within(Step::DisconnectImage, Some(disk), host.disconnect(disk))
-        .await?;
-    let connected = host.connect(disk, Link::Image);
-    run.within(Step::ConnectImage, Some(disk), connected)
-        .await?;
     let memory = host.memory();
     let pages = usize::try_from(table.header().heap.bytes).unwrap_or(usize::MAX) / firn_block::PAGE;
-    let read = async |store: &mut Store<H::Device>| match pages <= memory.page_count() {
-        true => store.load(table, &memory.pages(0, pages)).await,
-        false => Err(firn_image::Error::Memory("the image is larger")),
-    };
+    let target = run.at_once(Step::Compare, Some(disk), || {
+        match pages <= memory.page_count() {
+            true => Ok(Target::new(table, &memory.pages(0, pages))?),
+            false => Err(Fault::Image(firn_image::Error::Memory(
+                "the image is larger",
+            ))),
+        }
+    })?;
+    let closed = zeroing_meanwhile(&target, host.disconnect(disk));
+    run.within(Step::DisconnectImage, Some(disk), closed)
+        .await?;
+    let connected = zeroing_meanwhile(&target, host.connect(disk, Link::Image));
+    run.within(Step::ConnectImage, Some(disk), connected)
+        .await?;
+    let read = async |store: &mut Store<H::Device>| store.load(&target).await;
     let loaded = run.store(Step::Load, disk, read).await;
     let loaded = loaded.map_err(damaged)?;
     run.at_once(Step::Adopt, None, || host.adopt())?;
     let pairs: Vec<_> = bindings.iter().map(|b| (b.saved, b.present)).collect();
     run.at_once(Step::Bind, None, || host.bind(&pairs))?;
     Ok(loaded)
+}
+
+/// The backend takes its time: pages that the image does not hold become zero
+/// while `work` waits for it.
+async fn zeroing_meanwhile<T>(target: &Target<'_>, work: impl Future<Output = T>) -> T {
+    let zeroing = async {
+        while target.zero_some() {
+            yield_now().await;
+        }
+        pending::<Infallible>().await
+    };
+    match race(work, zeroing).await {
+        Either::First(done) => done,
+        Either::Second(never) => match never {},
+    }
 }
 
 /// R9: the image is consumed, and then others are given up: none is lost for one

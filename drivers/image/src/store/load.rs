@@ -1,7 +1,7 @@
 //! Reading an image: its table, and every chunk into its place.
 
 use super::write::copy_page;
-use super::{Area, DEPTH, MAX_RUNS, Page, Store};
+use super::{Area, DEPTH, MAX_RUNS, Page, Store, Target};
 use crate::codec::Codec;
 use crate::format::sum::{Of, Sum};
 use crate::format::table::{self, ENTRY_BYTES, NOTHING, RAW, RawDisk, RawEntry};
@@ -79,6 +79,13 @@ impl Table {
         (first, all.min(first + CHUNK_PAGES))
     }
 
+    /// The pages of a chunk that the image does not hold.
+    pub(super) fn absent(&self, chunk: usize) -> Option<impl Iterator<Item = usize> + '_> {
+        let entry = self.entries.get(chunk)?;
+        let (first, end) = self.pages_of(chunk as u32);
+        Some((first..end).filter(move |page| !entry.has(page - first)))
+    }
+
     /// Whether a chunk is read straight into the memory.
     fn in_place(&self, entry: &RawEntry) -> bool {
         self.seal.is_none() && entry.coding == RAW && entry.runs().count() <= MAX_RUNS
@@ -89,11 +96,9 @@ impl Table {
 struct Reader<'a> {
     table: &'a Table,
     /// Where to; nowhere when the image is only to be verified.
-    into: Option<&'a Region>,
+    into: Option<&'a Target<'a>>,
     /// The next chunk to ask for.
     next: u32,
-    /// The next chunk of which the pages that are not stored become zero.
-    zeroed: u32,
     /// Requests go straight into the memory, where there is one.
     in_place: bool,
     /// Requests out for each chunk.
@@ -128,16 +133,13 @@ impl<D: Device> Store<D> {
         parse_table(header, area, slot, key, &bytes).map_err(Error::Damaged)
     }
 
-    /// R5: reads every chunk into its place in `memory`, which is as long as
-    /// the saved one, verifies it, and makes every other page zero.
+    /// R5: reads every chunk into its place in the target, verifies it, and makes
+    /// every other page zero.
     ///
     /// # Errors
-    /// [`Error`]: what is in `memory` is not to be used; empty it.
-    pub async fn load(&mut self, table: &Table, memory: &Region) -> Result<Loaded, Error> {
-        if memory.len() as u64 != table.header.heap.bytes {
-            return Err(Error::Order("the memory is not as long as the saved one"));
-        }
-        self.read_chunks(table, Some(memory)).await
+    /// [`Error`]: what is in the memory is not to be used; empty it.
+    pub async fn load(&mut self, target: &Target<'_>) -> Result<Loaded, Error> {
+        self.read_chunks(target.table, Some(target)).await
     }
 
     /// Reads and verifies every chunk, and places none.
@@ -148,7 +150,11 @@ impl<D: Device> Store<D> {
         self.read_chunks(table, None).await
     }
 
-    async fn read_chunks(&mut self, table: &Table, into: Option<&Region>) -> Result<Loaded, Error> {
+    async fn read_chunks(
+        &mut self,
+        table: &Table,
+        into: Option<&Target<'_>>,
+    ) -> Result<Loaded, Error> {
         let none = Error::Memory("no room to decode chunks");
         let mut left = Vec::new();
         left.try_reserve_exact(table.entries.len())
@@ -164,13 +170,12 @@ impl<D: Device> Store<D> {
             table,
             into,
             next: 0,
-            zeroed: 0,
             in_place: into.is_some() && !self.mapped,
             left,
             codec,
             loaded: Loaded::default(),
         };
-        self.begin(into).await?;
+        self.begin(into.map(|target| &target.memory)).await?;
         let outcome = self.read_all(&mut reader).await;
         self.end(outcome).await?;
         Ok(reader.loaded)
@@ -184,7 +189,7 @@ impl<D: Device> Store<D> {
             while self.ask(reader).await? {
                 self.io.kick()?;
             }
-            if self.verify_one(reader)? || reader.zero_one() {
+            if self.verify_one(reader)? || reader.into.is_some_and(Target::zero_some) {
                 self.io.glance().await?;
             } else if reader.all_asked() && self.io.in_flight() == 0 {
                 // A buffer that the queue kept was not verified.
@@ -279,20 +284,6 @@ impl Reader<'_> {
         self.next >= self.table.header.chunks
     }
 
-    /// Makes the pages of one chunk zero that are not stored; false where all
-    /// are.
-    fn zero_one(&mut self) -> bool {
-        let (Some(memory), Some(entry)) = (self.into, self.table.entries.get(self.zeroed as usize))
-        else {
-            return false;
-        };
-        let (first, end) = self.table.pages_of(self.zeroed);
-        let absent = (first..end).filter(|page| !entry.has(page - first));
-        absent.for_each(|page| memory.zero(page * PAGE, PAGE));
-        self.zeroed += 1;
-        true
-    }
-
     /// All of chunk `index` is there, in place or in the lane: verifies it, and
     /// places what is not in place.
     fn take(&mut self, index: u32, lane: &Region, page: &mut Page) -> Result<(), Error> {
@@ -306,7 +297,8 @@ impl Reader<'_> {
             what: "its checksum is wrong",
         });
         let stored = (0..CHUNK_PAGES).filter(|page| entry.has(*page));
-        match (self.into, &mut self.codec) {
+        let into = self.into.map(|target| &target.memory);
+        match (into, &mut self.codec) {
             (Some(memory), _) if self.in_place && table.in_place(entry) => {
                 let places = stored.map(|page| first + page);
                 if sum_pages(sum, memory, places, page) != entry.sum {

@@ -3,9 +3,11 @@
 mod header;
 mod identify;
 mod load;
+mod target;
 mod write;
 
 pub use load::{Loaded, Table};
+pub use target::Target;
 pub use write::Written;
 
 use crate::format::{CHUNK_PAGES, SLOT_BYTES, TABLE_PLACE};

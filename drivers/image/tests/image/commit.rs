@@ -85,7 +85,7 @@ fn a_restore_that_is_cut_off_repeats_until_it_is_consumed_and_never_after() {
         let mut session = Session::new(host, 1);
         let (area, slots) = run(session.look()).ok()?;
         let table = run(session.store.read_table(area, &slots, None)).ok()?;
-        run(session.store.load(&table, &Memory::new(300).0)).ok()?;
+        run(session.place(&table, &Memory::new(300).0)).ok()?;
         run(session.store.consume(&table)).ok()?;
         Some(())
     };

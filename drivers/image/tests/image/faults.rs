@@ -47,7 +47,7 @@ fn a_failed_request_is_one_even_if_the_queue_keeps_its_buffer() {
             let outcome = run(async {
                 let (area, slots) = session.look().await?;
                 let table = session.store.read_table(area, &slots, None).await?;
-                session.store.load(&table, &Memory::new(700).0).await
+                session.place(&table, &Memory::new(700).0).await
             });
             (outcome, host.served())
         };
@@ -122,10 +122,10 @@ fn the_same_store_goes_on_after_a_stall_that_passed() {
     let into = Memory::new(700);
     let served = host.served();
     host.disk.borrow_mut().moods.stuck = Some(served + 2);
-    let stalled = run(session.store.load(&table, &into.0));
+    let stalled = run(session.place(&table, &into.0));
     assert!(matches!(stalled, Err(Error::Stalled { .. })), "{stalled:?}");
     host.catch_up();
-    run(session.store.load(&table, &into.0)).expect("it answers again");
+    run(session.place(&table, &into.0)).expect("it answers again");
     assert!(into.bytes() == memory.bytes());
 }
 
@@ -139,9 +139,9 @@ fn errors_while_loading_are_named_and_repeatable() {
     let into = Memory::new(700);
     let served = host.served();
     host.disk.borrow_mut().moods.fail = Some(served + 1);
-    let failed = run(session.store.load(&table, &into.0));
+    let failed = run(session.place(&table, &into.0));
     assert!(matches!(failed, Err(Error::Io { .. })), "{failed:?}");
-    run(session.store.load(&table, &into.0)).expect("the second time");
+    run(session.place(&table, &into.0)).expect("the second time");
     assert!(into.bytes() == memory.bytes());
 }
 
@@ -156,7 +156,7 @@ fn a_disk_that_vanishes_ends_every_step() {
         let outcome = run(async {
             let (area, slots) = session.look().await?;
             let table = session.store.read_table(area, &slots, None).await?;
-            session.store.load(&table, &Memory::new(700).0).await?;
+            session.place(&table, &Memory::new(700).0).await?;
             Ok::<_, Error>(())
         });
         assert_eq!(outcome, Err(Error::Gone), "{nth}");

@@ -5,8 +5,9 @@ use crate::seed::Random;
 use firn_block::shm::Region;
 use firn_block::{DiskId, PAGE};
 use firn_image::{
-    Area, BuildId, Commit, Cpu, DiskIdentity, Error, Heap, How, Key, Limits, Machine, Meta, Plan,
-    Reason, Refusal, SavedDisk, Slots, Source, Store, Verdict, WhyNot, Written, check,
+    Area, BuildId, Commit, Cpu, DiskIdentity, Error, Heap, How, Key, Limits, Loaded, Machine, Meta,
+    Plan, Reason, Refusal, SavedDisk, Slots, Source, Store, Table, Target, Verdict, WhyNot,
+    Written, check,
 };
 use firn_peers::memory;
 use std::future::Future;
@@ -237,10 +238,15 @@ impl<'a> Session<'a> {
         let table = self.store.read_table(area, &slots, key).await;
         let table = table.map_err(damaged)?;
         assert_eq!(table.disks(), disks());
-        let loaded = self.store.load(&table, into).await.map_err(damaged)?;
+        let loaded = self.place(&table, into).await.map_err(damaged)?;
         assert_eq!(loaded.pages, header.pages);
         assert_eq!(loaded.bytes, header.stored);
         Ok(())
+    }
+
+    /// R5: the memory of a table that was read.
+    pub(crate) async fn place(&mut self, table: &Table, into: &Region) -> Result<Loaded, Error> {
+        self.store.load(&Target::new(table, into)?).await
     }
 }
 
