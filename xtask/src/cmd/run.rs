@@ -52,6 +52,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MIB", default_value_t = 256, requires = "demo",
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     fill: u32,
+    /// How often the demonstration freezes its guest.
+    #[arg(long, value_name = "COUNT", default_value_t = 3, requires = "demo",
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
     /// The demonstration's outcome as one line of JSON.
     #[arg(long, requires = "demo")]
     json: bool,
@@ -80,6 +84,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(Demo::Freeze) = args.demo {
         return demo::freeze(&demo::Options {
             fill: args.fill,
+            rounds: args.rounds,
             json: args.json,
             deadline: Duration::from_secs(args.timeout),
         });

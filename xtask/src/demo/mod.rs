@@ -1,5 +1,6 @@
 //! `cargo xtask run --demo freeze`: a guest with a ledger is frozen to a disk
-//! and switched off; a fresh boot goes on where it stood; the host counts.
+//! and switched off; a fresh boot goes on where it stood, and is frozen again;
+//! the host counts.
 
 mod report;
 
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use firn_boot_tests::campaign::image_state;
-use firn_boot_tests::ledger::LedgerAt;
+use firn_boot_tests::ledger::{LedgerAt, Tally};
 use firn_boot_tests::{Event, JobResult, judge, ledger};
 use firn_image::State;
 use firn_lab::{Cache, DiskSpec, Exit, Guest, GuestDisk, GuestSpec, Host, Lab, LabConfig, by_line};
@@ -29,6 +30,8 @@ const LEDGER: &str = "ledger disk=xvda size=8M rate=500 qd=8 reads=20";
 pub(crate) struct Options {
     /// How much memory to fill with what cannot be made smaller, in MiB.
     pub(crate) fill: u32,
+    /// How often it is frozen.
+    pub(crate) rounds: u32,
     /// One line of JSON instead of the story.
     pub(crate) json: bool,
     /// For each boot.
@@ -63,37 +66,30 @@ pub(crate) fn freeze(options: &Options) -> Result<()> {
         "{described}; disks: xvda for data, xvdb for the image"
     ));
 
-    let jobs = first_jobs(options.fill);
-    let spec = |jobs: &str| spec(elf.stripped.clone(), jobs, options.fill);
-    show.say("first boot: measures xvdb, fills memory, keeps a ledger, and is frozen");
-    let first = live(&lab, &spec(&jobs), show, options.deadline)?;
-    judge(&first.results)?;
-    let frozen = Event::last(&first.console, "frozen").context("it was not frozen")?;
-    let (_, state) = image_state(&image)?.context("there is no image on xvdb")?;
-    ensure!(state == State::Valid, "the image on xvdb is {state}");
     let at = LedgerAt::of(LEDGER)?;
-    let before = at.tally(&data, &first.console)?;
-    ledger::judge(&before)?;
-    show.say(&format!(
-        "the guest is off; xvdb holds a valid image, xvda {} acknowledged records",
-        before.acknowledged
-    ));
+    let mut story = Story::default();
+    for number in 0..=options.rounds {
+        let jobs = match number {
+            0 => first_jobs(options),
+            _ => "poweroff".to_owned(),
+        };
+        show.say(&headline(number, options.rounds));
+        let spec = spec(elf.stripped.clone(), &jobs, options.fill);
+        story.live(live(&lab, &spec, show, options.deadline)?)?;
+        let (_, state) = image_state(&image)?.context("there is no image on xvdb")?;
+        let last = number == options.rounds;
+        let due = if last { State::Consumed } else { State::Valid };
+        ensure!(state == due, "the image on xvdb is {state}, not {due}");
+        let tally = at.tally(&data, &story.console)?;
+        ledger::judge(&tally)?;
+        let records = tally.acknowledged;
+        show.say(&format!(
+            "the guest is off; the image on xvdb is {state}; xvda has {records} acknowledged records"
+        ));
+        story.tallies.push(tally);
+    }
 
-    show.say("second boot, of the same ELF on the same disks");
-    let second = live(&lab, &spec("poweroff"), show, options.deadline)?;
-    judge(&second.results)?;
-    let restored = Event::last(&second.console, "restored").context("it was not restored")?;
-    let first_read = Event::last(&second.console, "first-read");
-    let (_, state) = image_state(&image)?.context("there is no image on xvdb")?;
-    ensure!(state == State::Consumed, "the image on xvdb is {state}");
-    let after = at.tally(&data, &(first.console + "\n" + &second.console))?;
-
-    let report = Report::new(
-        described,
-        &first.results,
-        (&frozen, &restored, first_read.as_ref()),
-        (&before, &after),
-    )?;
+    let report = Report::new(described, &story)?;
     if options.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
@@ -102,9 +98,68 @@ pub(crate) fn freeze(options: &Options) -> Result<()> {
     report.judge()
 }
 
-/// What the guest does, of which everything after the freeze it does in the
-/// second boot.
-fn first_jobs(fill: u32) -> String {
+/// What was seen of all boots so far.
+#[derive(Default)]
+struct Story {
+    console: String,
+    /// What the first boot measured.
+    results: Vec<JobResult>,
+    rounds: Vec<Round>,
+    /// The ledger after each boot.
+    tallies: Vec<Tally>,
+}
+
+/// One freeze, and what became of it.
+struct Round {
+    frozen: Event,
+    restored: Option<Event>,
+    first_read: Option<Event>,
+}
+
+impl Story {
+    /// One boot more: it ends the round before, and may begin one.
+    fn live(&mut self, life: Life) -> Result<()> {
+        judge(&life.results)?;
+        let text = &life.console;
+        if let Some(round) = self.rounds.last_mut() {
+            round.restored = Some(Event::last(text, "restored").context("it was not restored")?);
+            round.first_read = Event::last(text, "first-read");
+        }
+        if let Some(frozen) = Event::last(text, "frozen") {
+            self.rounds.push(Round {
+                frozen,
+                restored: None,
+                first_read: None,
+            });
+        }
+        self.results.extend(life.results);
+        self.console += &life.console;
+        self.console.push('\n');
+        Ok(())
+    }
+}
+
+/// What a boot is there for.
+fn headline(number: u32, rounds: u32) -> String {
+    match number {
+        0 => "first boot: measures xvdb, fills memory, keeps a ledger, and is frozen".to_owned(),
+        _ => {
+            let then = if number < rounds {
+                ", and is frozen again"
+            } else {
+                ""
+            };
+            format!(
+                "boot {}, of the same ELF on the same disks: it goes on{then}",
+                number + 1
+            )
+        }
+    }
+}
+
+/// What the guest does, of which everything after the first freeze it does in
+/// later boots.
+fn first_jobs(options: &Options) -> String {
     // The image is written over what the measurement has written, so that both
     // find a disk file of which all blocks are allocated. What counts is the best
     // that the disk does: few requests, whose pages the backend keeps mapped, or
@@ -119,9 +174,12 @@ fn first_jobs(fill: u32) -> String {
         "rw=read qd=32 mode=poll",
     ];
     let measures = measures.map(measure).join("; ");
+    let fill = options.fill;
+    let again = "sleep time=2s; freeze image=xvdb audit; fill-check; ";
+    let rounds = again.repeat(options.rounds as usize);
     format!(
         "disks; {measures}; image format disk=xvdb; fill size={fill}M; {LEDGER} &; \
-         sleep time=2s; freeze image=xvdb audit; fill-check; sleep time=2s; stop; poweroff"
+         {rounds}sleep time=2s; stop; poweroff"
     )
 }
 
