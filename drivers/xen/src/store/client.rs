@@ -35,6 +35,9 @@ const REMEMBERED: usize = 32;
 pub(super) struct Client<H: Hal> {
     pub(super) xen: Rc<Xen<H>>,
     pub(super) port: Cell<Port>,
+    /// The last event could not be sent: the server may not know that the ring is
+    /// full.
+    pub(super) owes_event: Cell<bool>,
     /// Page and port are those of the HVM parameters.
     pub(super) attached: Cell<bool>,
     pub(super) state: RefCell<State>,
@@ -288,7 +291,9 @@ impl<H: Hal> Client<H> {
 
     /// Sends an event to the server. That it cannot be sent shows by deadlines.
     pub(super) fn kick(&self) {
-        if let Err(errno) = self.xen.hal.send_event(self.port.get()) {
+        let sent = self.xen.hal.send_event(self.port.get());
+        self.owes_event.set(sent.is_err());
+        if let Err(errno) = sent {
             self.xen
                 .record(Source::Store, "event not sent", u64::from(errno.0));
         }
@@ -355,7 +360,7 @@ impl<H: Hal> Client<H> {
             (id, sent)
         };
         match sent {
-            Ok(0) => Ok(id),
+            Ok(0) if !self.owes_event.get() => Ok(id),
             Ok(_) => {
                 self.kick();
                 Ok(id)

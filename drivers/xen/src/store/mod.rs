@@ -97,6 +97,7 @@ impl<H: Hal> Store<H> {
         let client = Client {
             xen: xen.clone(),
             port: Cell::new(port),
+            owes_event: Cell::new(false),
             attached: Cell::new(false),
             state: State::new(Ring::new(ring)).into(),
             changed: Signal::new(),

@@ -213,6 +213,23 @@ fn a_late_reply_harms_nobody() {
     assert_eq!(in_time.as_deref(), Ok("in time"));
 }
 
+/// Found by the fuzzer: the ring is full, and the server was never told.
+#[test]
+fn a_server_that_no_event_reached_is_told_once_events_can_be_sent() {
+    let world = friendly();
+    world.settle();
+    let refuse = |errno| world.machine.refuse(CallKind::SendEvent, errno);
+    refuse(Some(Errno::EINVAL));
+    for _ in 0..8 {
+        let path = "p".repeat(300);
+        let error = world.with(async move |store| store.read(&path).await.unwrap_err());
+        assert!(matches!(error, StoreError::Timeout { .. }), "{error}");
+    }
+    refuse(None);
+    let name = world.with(async |store| store.read("name").await);
+    assert!(name.is_ok(), "{name:?}");
+}
+
 #[test]
 fn unanswered_requests_are_limited() {
     let world = friendly();
