@@ -78,6 +78,11 @@ const MAX_STAGING: usize = 32;
 /// and maps and unmaps all beyond that with each request, which takes longer than
 /// the request itself.
 const MAPPED_STAGING: usize = 4;
+/// The host maps each page of a lane when it first sees it. For so many pages of
+/// memory one more lane is worth that...
+const LANE_PAYS: usize = 32 * CHUNK_PAGES;
+/// ...and less than two leave either end idle.
+const FEWEST_MAPPED: usize = 2;
 
 /// A page copied out of shared memory, to be looked at.
 type Page = [u64; PAGE / 8];
@@ -94,6 +99,8 @@ pub struct Store<D: Device> {
     scratch: Region,
     /// Lanes for whole chunks; they follow the block lane.
     staging: usize,
+    /// How many of them the step under way uses.
+    used: usize,
     /// The memory goes through these lanes, too: they stay mapped.
     mapped: bool,
     page: Box<Page>,
@@ -130,6 +137,7 @@ impl<D: Device> Store<D> {
             io,
             scratch,
             staging,
+            used: staging,
             mapped,
             page: Box::new([0; PAGE / 8]),
         })
@@ -152,6 +160,7 @@ impl<D: Device> Store<D> {
             io,
             scratch,
             staging: 0,
+            used: 0,
             mapped: true,
             page: Box::new([0; PAGE / 8]),
         })
@@ -249,14 +258,18 @@ impl<D: Device> Store<D> {
         Ok(all)
     }
 
-    /// Before a step that moves the memory: what an earlier one left is over,
-    /// and there are lanes for all of it.
-    async fn begin(&mut self, memory: Option<&Region>) -> Result<(), Error> {
+    /// Before a step that moves `pages` of the memory: what an earlier one left is
+    /// over, and there are lanes for all of it.
+    async fn begin(&mut self, memory: Option<&Region>, pages: usize) -> Result<(), Error> {
         if self.staging == 0 {
             return Err(Error::Memory("too little scratch memory"));
         }
         let _ = self.io.settle("waiting for earlier requests").await;
         self.io.remove(self.own_lanes());
+        self.used = match self.mapped {
+            true => self.staging.min((pages / LANE_PAYS).max(FEWEST_MAPPED)),
+            false => self.staging,
+        };
         match memory {
             _ if self.mapped => Ok(()),
             Some(memory) => self.io.add(DEPTH, |_| memory.alias()),
@@ -275,6 +288,11 @@ impl<D: Device> Store<D> {
         }
         self.io.remove(self.own_lanes());
         outcome.and_then(|value| settled.map(|()| value))
+    }
+
+    /// The end of the lanes for chunks that the step under way uses.
+    const fn used_lanes(&self) -> usize {
+        1 + self.used
     }
 
     /// The lanes that live as long as the store; those of the memory follow.
