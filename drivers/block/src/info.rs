@@ -97,6 +97,22 @@ pub struct DiskInfo {
 }
 
 impl DiskInfo {
+    /// A disk that was never connected.
+    #[must_use]
+    pub const fn unknown(id: DiskId) -> Self {
+        Self {
+            id,
+            capacity: 0,
+            logical_block: 512,
+            physical_block: 512,
+            read_only: true,
+            durability: Durability::None,
+            discard: None,
+            max_transfer: 0,
+            queue_depth: 0,
+        }
+    }
+
     /// Size in bytes.
     #[must_use]
     pub const fn bytes(&self) -> u64 {

@@ -15,11 +15,13 @@
 extern crate alloc;
 
 mod accepted;
-mod adopted;
+mod buffers;
 mod check;
+pub mod freeze;
 pub mod gate;
 pub mod identity;
 mod info;
+mod path;
 mod queue;
 mod request;
 pub mod shm;
@@ -30,12 +32,13 @@ mod token;
 mod wire;
 
 pub use accepted::{Accepted, Owner, Parent};
-pub use adopted::{Adopted, MOST_BUFFERS};
+pub use buffers::{AdoptError, Adopted, Buffers, MOST_BUFFERS, Registered};
 pub use info::{Discard, DiskId, DiskInfo, Durability, ParseDiskIdError};
+pub use path::{DataPath, PrivateQueue};
 pub use queue::{Armed, Queue, RegisterError, Unregistered};
 pub use request::{Buffer, Completion, IoError, Op, Refused, Request, Why};
 pub use stats::Stats;
-pub use step::{Busy, DiskStep};
+pub use step::{Busy, DiskStep, StepError, WhyNot};
 pub use token::{Token, TokenId, lost_tokens};
 pub use wire::Gfn;
 

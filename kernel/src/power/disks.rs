@@ -9,10 +9,10 @@ use core::cell::{Cell, RefCell};
 
 use firn_block::gate::Lifecycle;
 use firn_block::shm::Region;
-use firn_block::{DiskId, Queue};
+use firn_block::{Adopted, DataPath, DiskId, Queue};
 use firn_power::{Disk, Fault, Limits, Link, Step};
 use firn_task::Instant;
-use firn_xen::blkfront::{Adopted, StepError, Terms, Vbd, WhyNot};
+use firn_xen::blkfront::{StepError, Terms, Vbd, WhyNot};
 use firn_xen::bus::Bus;
 use firn_xen::{Hal, Xen};
 

@@ -44,6 +44,7 @@ const BYTES: &str = "drivers/xen/src/byte_ring.rs";
 const CONNECT: &str = "drivers/xen/src/blkfront/connect.rs";
 const REISSUE: &str = "drivers/xen/src/blkfront/reissue.rs";
 const FREEZE: &str = "drivers/xen/src/blkfront/freeze.rs";
+const STEPS: &str = "drivers/block/src/freeze.rs";
 const LIFE: &str = "drivers/xen/src/blkfront/life.rs";
 const BUFFERS: &str = "drivers/xen/src/blkfront/buffers.rs";
 const STORE: &str = "drivers/xen/src/store/mod.rs";
@@ -199,9 +200,9 @@ const DRIVERS: &[Mutant] = &[
     ),
     mutant(
         "a freeze does not wait for what is in flight",
-        FREEZE,
-        "let empty = || self.front.borrow().in_flight() == 0;",
-        "let empty = || self.front.borrow().in_flight() < usize::MAX;",
+        STEPS,
+        "let empty = |path: &mut P| path.in_flight() == 0;",
+        "let empty = |path: &mut P| path.in_flight() < usize::MAX;",
     ),
     mutant(
         "a ring with unanswered requests passes for idle",
@@ -211,15 +212,15 @@ const DRIVERS: &[Mutant] = &[
     ),
     mutant(
         "a freeze without a flush counts as durable",
-        FREEZE,
-        "Some(Err(IoError::NotSupported)) => Err(self.fails(step, WhyNot::NoFlush)),",
+        STEPS,
+        "Some(Err(IoError::NotSupported)) => Err(WhyNot::NoFlush),",
         "Some(Err(IoError::NotSupported)) => Ok(()),",
     ),
     mutant(
         "a page that the backend keeps mapped passes for frozen",
         BUFFERS,
-        "stuck.get_or_insert(*grant);",
-        "let _ = stuck.get_or_insert(*grant); stuck = None;",
+        "stuck.get_or_insert(grant);",
+        "let _ = stuck.get_or_insert(grant); stuck = None;",
     ),
     mutant(
         "a backend that never closes passes for disconnected",
@@ -302,8 +303,8 @@ const DRIVERS: &[Mutant] = &[
     mutant(
         "grants of the old host count on the new one",
         BUFFERS,
-        "registered.grants.clear();",
-        "registered.grants.len();",
+        "buffer.kept.grants.clear();",
+        "buffer.kept.grants.len();",
     ),
     mutant(
         "watches are forgotten on the new host",

@@ -5,7 +5,7 @@ use super::link::Piece;
 use super::packet::Ended;
 use crate::hal::Hal;
 use firn_block::gate::Lifecycle;
-use firn_block::{Durability, IoError, Op, Queue, SECTOR, Why};
+use firn_block::{DataPath as _, Durability, IoError, Op, SECTOR, Why};
 use firn_scsi::{Attention, Condition};
 
 /// How often a piece is sent that the disk did not carry out for a reason that
@@ -24,7 +24,7 @@ enum Verdict {
 impl<H: Hal> Front<H> {
     /// Takes up to `budget` packets off the ring, whosesoever they are, ends what
     /// has ended of this disk's, and sends what then fits.
-    pub(super) fn reap(&mut self, budget: usize) {
+    pub(super) fn take_packets(&mut self, budget: usize) {
         if !self.gate.state().uses_ring() {
             return;
         }
@@ -39,8 +39,8 @@ impl<H: Hal> Front<H> {
         }
         self.accepted.stats.ring_responses += ended;
         if self.accepted.unsent() > 0 || !self.again.is_empty() {
-            self.fill();
-            self.kick();
+            self.fill_ring();
+            self.publish();
             self.notice_failure();
         }
     }
@@ -135,8 +135,8 @@ impl<H: Hal> Front<H> {
     /// Sends again what the disk was too busy for.
     pub(super) fn end_pause(&mut self) {
         self.again.append(&mut self.paused);
-        self.fill();
-        self.kick();
+        self.fill_ring();
+        self.publish();
     }
 
     /// Fails the disk if the host has broken a rule on its controller's link.

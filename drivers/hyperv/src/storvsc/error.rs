@@ -68,62 +68,8 @@ impl From<BusError> for ConnectError {
     }
 }
 
-/// A step of a freeze that failed: why it was not done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhyNot {
-    /// The disk is in a state that the step does not start from, or came into
-    /// one on the way.
-    State(firn_block::gate::Lifecycle),
-    /// The disk offers no way to make writes durable.
-    NoFlush,
-    /// It was not done within its deadline; so many requests had not ended.
-    Deadline {
-        /// Requests in flight.
-        in_flight: usize,
-    },
-    /// The flush failed.
-    Io(firn_block::IoError),
-    /// The flush was refused.
-    Refused(firn_block::Why),
-    /// The ring is not idle.
-    Busy(firn_block::Busy),
-    /// The handshake, to connect or to close, failed.
-    Connect(ConnectError),
-}
+/// A step of a freeze that failed: which disk, which step, why.
+pub type StepError = firn_block::StepError<ConnectError>;
 
-impl fmt::Display for WhyNot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::State(state) => write!(f, "the disk is {state}"),
-            Self::NoFlush => f.write_str(
-                "it offers no flush: nothing that was written to it is known to be durable",
-            ),
-            Self::Deadline { in_flight } => {
-                write!(f, "{in_flight} requests in flight at the deadline")
-            }
-            Self::Io(error) => write!(f, "{error}"),
-            Self::Refused(why) => write!(f, "{why}"),
-            Self::Busy(busy) => write!(f, "{busy}"),
-            Self::Connect(error) => write!(f, "{error}"),
-        }
-    }
-}
-
-/// A step that failed: which disk, which step, why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StepError {
-    /// The disk.
-    pub disk: firn_block::DiskId,
-    /// What was to be done.
-    pub step: firn_block::DiskStep,
-    /// Why it was not.
-    pub why: WhyNot,
-}
-
-impl fmt::Display for StepError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.disk, self.step, self.why)
-    }
-}
-
-impl core::error::Error for StepError {}
+/// Why a step was not done.
+pub type WhyNot = firn_block::WhyNot<ConnectError>;

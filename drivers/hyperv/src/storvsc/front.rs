@@ -2,7 +2,6 @@
 //! waits, never allocates per request and makes no hypercall but the signal that
 //! the ring asks for.
 
-use super::buffers::Buffers;
 use super::link::{Command, Link, Piece, Waiter};
 use super::offence::Offence;
 use super::packet::Direction;
@@ -13,10 +12,11 @@ use alloc::rc::Rc;
 use firn_block::gate::{Gate, Lifecycle, WrongStep};
 use firn_block::shm::Region;
 use firn_block::{
-    Accepted, Armed, Buffer, Busy, Completion, DiskId, DiskInfo, Durability, Op, Owner, Queue,
-    Refused, RegisterError, Request, SECTOR, Stats, Token, Unregistered,
+    Accepted, AdoptError, Armed, Buffer, Buffers, Busy, DataPath, DiskId, DiskInfo, Op, Owner,
+    PrivateQueue, RegisterError, SECTOR, Unregistered,
 };
 use firn_scsi::{Cdb, unmap_parameters};
+use firn_task::Signal;
 
 /// One disk's data path.
 pub struct Front<H: Hal> {
@@ -45,17 +45,7 @@ impl<H: Hal> Front<H> {
             wire: wire.clone(),
             unit,
             gate: Gate::new(),
-            info: DiskInfo {
-                id,
-                capacity: 0,
-                logical_block: 512,
-                physical_block: 512,
-                read_only: true,
-                durability: Durability::None,
-                discard: None,
-                max_transfer: 0,
-                queue_depth: 0,
-            },
+            info: DiskInfo::unknown(id),
             accepted: Accepted::new(),
             buffers: Buffers::new(id.0),
             inbox: None,
@@ -76,14 +66,14 @@ impl<H: Hal> Front<H> {
     pub(super) fn step(&mut self, to: Lifecycle) -> Result<(), WrongStep> {
         self.gate.step(to)?;
         log::info!("{}: {to}", self.info.id);
-        self.fill();
-        self.kick();
+        self.fill_ring();
+        self.publish();
         Ok(())
     }
 
     /// The kernel's own way in: it is open while the disk is shut to jobs.
-    pub const fn private(&mut self) -> PrivateQueue<'_, H> {
-        PrivateQueue(self)
+    pub const fn private(&mut self) -> PrivateQueue<'_, Self> {
+        PrivateQueue::new(self)
     }
 
     /// Looks whether the controller's channel was signalled. The main loop calls
@@ -102,20 +92,8 @@ impl<H: Hal> Front<H> {
         true
     }
 
-    fn accept(&mut self, request: Request, owner: Owner) -> Result<Token, Refused> {
-        self.notice_failure();
-        let admitted = self.gate.state().admit(owner);
-        let owns = |buffer: &Buffer| self.buffers.owns(buffer);
-        if let Err(why) = admitted.and_then(|()| self.info.check(&request, owns)) {
-            return Err(Refused { why, request });
-        }
-        let token = self.accepted.accept(request, owner)?;
-        self.fill();
-        Ok(token)
-    }
-
     /// Puts what is unsent on the ring, oldest first, while there is room.
-    pub(super) fn fill(&mut self) {
+    pub(super) fn fill_ring(&mut self) {
         if !self.gate.state().uses_ring() {
             return;
         }
@@ -215,7 +193,67 @@ impl<H: Hal> Front<H> {
         }
     }
 
-    pub(super) fn arm_ring(&mut self) -> Armed {
+    /// The rule that the host broke, if it broke one.
+    #[must_use]
+    pub fn offence(&self) -> Option<Offence> {
+        self.wire.offence.get()
+    }
+}
+
+impl<H: Hal> DataPath for Front<H> {
+    /// Nothing has to be granted: packets list frames.
+    type Kept = ();
+
+    fn disk(&self) -> &DiskInfo {
+        &self.info
+    }
+
+    fn look(&mut self) -> Lifecycle {
+        self.notice_failure();
+        self.gate.state()
+    }
+
+    fn requests(&self) -> &Accepted {
+        &self.accepted
+    }
+
+    fn requests_mut(&mut self) -> &mut Accepted {
+        &mut self.accepted
+    }
+
+    fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+
+    fn attention(&self) -> &Rc<Signal> {
+        &self.wire.attention
+    }
+
+    fn events(&self) -> Option<Rc<Signal>> {
+        self.wire.with(|link| Ok(link.channel.events()))
+    }
+
+    fn fill(&mut self) {
+        self.fill_ring();
+    }
+
+    fn publish(&mut self) {
+        if !self.gate.state().uses_ring() {
+            return;
+        }
+        let signals = self.wire.with(|link| {
+            let before = link.signals;
+            link.kick()?;
+            Ok(link.signals - before)
+        });
+        self.accepted.stats.notifications += signals.unwrap_or(0);
+    }
+
+    fn reap(&mut self, budget: usize) {
+        self.take_packets(budget);
+    }
+
+    fn arm_ring(&mut self) -> Armed {
         if !self.gate.state().uses_ring() {
             return Armed::Sleep;
         }
@@ -228,8 +266,7 @@ impl<H: Hal> Front<H> {
         }
     }
 
-    /// What keeps the disk from being idle.
-    pub(super) fn busy(&self) -> Option<Busy> {
+    fn busy(&self) -> Option<Busy> {
         let all = &self.accepted;
         let completions = all.completions(Owner::Job) + all.completions(Owner::Kernel);
         let on_ring = self.inbox.and_then(|inbox| {
@@ -247,119 +284,21 @@ impl<H: Hal> Front<H> {
         }
     }
 
-    /// The rule that the host broke, if it broke one.
-    #[must_use]
-    pub fn offence(&self) -> Option<Offence> {
-        self.wire.offence.get()
-    }
-}
-
-impl<H: Hal> Queue for Front<H> {
-    fn info(&self) -> &DiskInfo {
-        &self.info
+    fn register_for(&mut self, region: Region, owner: Owner) -> Result<Buffer, RegisterError> {
+        Ok(self.buffers.insert(region, owner, ()))
     }
 
-    fn register(&mut self, region: Region) -> Result<Buffer, RegisterError> {
-        Ok(self.buffers.register(region, Owner::Job))
+    fn take_back(&mut self, buffer: Buffer) -> Unregistered {
+        self.buffers.remove(buffer, |()| true)
     }
 
-    fn unregister(&mut self, buffer: Buffer) -> Unregistered {
-        self.buffers.unregister(buffer)
+    fn reuse_for(&mut self, pages: usize, owner: Owner) -> Option<Buffer> {
+        // An earlier host's reach has ended with it.
+        self.buffers.revive(pages, owner, |_| true, |_| true)
     }
 
-    fn reuse(&mut self, pages: usize) -> Option<Buffer> {
-        self.buffers.reuse(pages)
-    }
-
-    fn submit(&mut self, request: Request) -> Result<Token, Refused> {
-        self.accept(request, Owner::Job)
-    }
-
-    fn kick(&mut self) {
-        if !self.gate.state().uses_ring() {
-            return;
-        }
-        let signals = self.wire.with(|link| {
-            let before = link.signals;
-            link.kick()?;
-            Ok(link.signals - before)
-        });
-        self.accepted.stats.notifications += signals.unwrap_or(0);
-    }
-
-    fn poll(&mut self, budget: usize, done: &mut dyn FnMut(Completion)) -> usize {
-        self.reap(budget);
-        let handed = self.accepted.deliver(Owner::Job, budget, done);
-        if handed > 0 && !self.gate.is_open() && self.in_flight() == 0 {
-            // Whoever drains the disk waits until all is handed out.
-            self.wire.attention.notify();
-        }
-        handed
-    }
-
-    fn arm(&mut self) -> Armed {
-        if self.accepted.completions(Owner::Job) > 0 {
-            return Armed::Poll;
-        }
-        self.arm_ring()
-    }
-
-    fn in_flight(&self) -> usize {
-        self.accepted.in_flight(Owner::Job)
-    }
-
-    fn stats(&self) -> &Stats {
-        &self.accepted.stats
-    }
-}
-
-/// A disk's queue as the kernel uses it for itself: it accepts requests while the
-/// gate is shut to jobs, and its completions are its own.
-pub struct PrivateQueue<'a, H: Hal>(&'a mut Front<H>);
-
-impl<H: Hal> Queue for PrivateQueue<'_, H> {
-    fn info(&self) -> &DiskInfo {
-        self.0.info()
-    }
-
-    fn register(&mut self, region: Region) -> Result<Buffer, RegisterError> {
-        Ok(self.0.buffers.register(region, Owner::Kernel))
-    }
-
-    fn unregister(&mut self, buffer: Buffer) -> Unregistered {
-        self.0.unregister(buffer)
-    }
-
-    fn reuse(&mut self, _pages: usize) -> Option<Buffer> {
-        // The host keeps nothing mapped: the kernel parks nothing.
-        None
-    }
-
-    fn submit(&mut self, request: Request) -> Result<Token, Refused> {
-        self.0.accept(request, Owner::Kernel)
-    }
-
-    fn kick(&mut self) {
-        self.0.kick();
-    }
-
-    fn poll(&mut self, budget: usize, done: &mut dyn FnMut(Completion)) -> usize {
-        self.0.reap(budget);
-        self.0.accepted.deliver(Owner::Kernel, budget, done)
-    }
-
-    fn arm(&mut self) -> Armed {
-        if self.0.accepted.completions(Owner::Kernel) > 0 {
-            return Armed::Poll;
-        }
-        self.0.arm_ring()
-    }
-
-    fn in_flight(&self) -> usize {
-        self.0.accepted.in_flight(Owner::Kernel)
-    }
-
-    fn stats(&self) -> &Stats {
-        self.0.stats()
+    fn replace_buffers(&mut self, adopted: Buffers) -> Result<(), AdoptError> {
+        self.buffers = adopted;
+        Ok(())
     }
 }

@@ -7,8 +7,6 @@
 //! closes in good order. The steps of a freeze are the disks' and the
 //! controller's, to be ordered by whoever freezes the machine.
 
-mod adopt;
-mod buffers;
 mod bus;
 mod complete;
 mod control;
@@ -24,12 +22,11 @@ mod scan;
 mod steps;
 mod wire;
 
-pub use adopt::AdoptError;
 pub use bus::ScsiBus;
 pub use controller::{Controller, ControllerConfig};
 pub use disks::Unit;
 pub use error::{ConnectError, StepError, WhyNot};
-pub use front::{Front, PrivateQueue};
+pub use front::Front;
 pub use offence::Offence;
 
 /// Bytes of a packet before a version is agreed on: all hosts take the short

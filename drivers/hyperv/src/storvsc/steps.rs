@@ -12,9 +12,11 @@ use super::controller::Controller;
 use super::disks::Unit;
 use super::error::{ConnectError, StepError, WhyNot};
 use crate::hal::Hal;
+use crate::machine::HyperV;
+use alloc::rc::Rc;
 use firn_block::gate::Lifecycle;
-use firn_block::{Armed, Completion, DiskStep, Durability, IoError, Queue, Request, TokenId, Why};
-use firn_task::{Instant, race, timeout_at, yield_now};
+use firn_block::{DiskStep, freeze};
+use firn_task::Instant;
 
 impl<H: Hal> Unit<H> {
     const fn fails(&self, step: DiskStep, why: WhyNot) -> StepError {
@@ -27,14 +29,8 @@ impl<H: Hal> Unit<H> {
     /// # Errors
     /// What a freeze would fail with.
     pub fn ask(&self) -> Result<(), StepError> {
-        let front = self.front.borrow();
-        match front.state() {
-            Lifecycle::Live if front.info.durability == Durability::None => {
-                Err(self.fails(DiskStep::Ask, WhyNot::NoFlush))
-            }
-            Lifecycle::Live => Ok(()),
-            state => Err(self.fails(DiskStep::Ask, WhyNot::State(state))),
-        }
+        let asked = freeze::ask(&mut *self.front.borrow_mut());
+        asked.map_err(|why| self.fails(DiskStep::Ask, why))
     }
 
     /// Shuts the gate: jobs' requests are refused from here on, before anything
@@ -72,9 +68,8 @@ impl<H: Hal> Unit<H> {
     /// [`WhyNot::Deadline`] with how much was left; [`WhyNot::State`] when the
     /// disk went or failed meanwhile.
     pub async fn drain(&self, until: Instant) -> Result<(), StepError> {
-        let empty = || self.front.borrow().in_flight() == 0;
-        let arm = || self.front.borrow_mut().arm();
-        self.serve_until(DiskStep::Drain, until, arm, empty).await
+        let drained = freeze::drain(&self.front, &*self.hv(), until).await;
+        drained.map_err(|why| self.fails(DiskStep::Drain, why))
     }
 
     /// Makes everything that has completed durable, with a flush of the kernel's
@@ -84,81 +79,12 @@ impl<H: Hal> Unit<H> {
     /// [`WhyNot::NoFlush`], [`WhyNot::Io`], [`WhyNot::Deadline`],
     /// [`WhyNot::State`].
     pub async fn flush(&self, until: Instant) -> Result<(), StepError> {
-        let step = DiskStep::Flush;
-        let token = self.submit_flush().map_err(|why| self.fails(step, why))?;
-        let mut result = None;
-        let ended = || {
-            let mut front = self.front.borrow_mut();
-            front.private().poll(usize::MAX, &mut |done: Completion| {
-                // Others are of an earlier freeze that nobody waited for.
-                if done.token == token {
-                    result = Some(done.result);
-                }
-            });
-            result.is_some()
-        };
-        let arm = || self.front.borrow_mut().private().arm();
-        self.serve_until(step, until, arm, ended).await?;
-        match result {
-            Some(Err(IoError::NotSupported)) => Err(self.fails(step, WhyNot::NoFlush)),
-            Some(Err(error)) => Err(self.fails(step, WhyNot::Io(error))),
-            Some(Ok(())) | None => Ok(()),
-        }
+        let flushed = freeze::flush(&self.front, &*self.hv(), until).await;
+        flushed.map_err(|why| self.fails(DiskStep::Flush, why))
     }
 
-    fn submit_flush(&self) -> Result<TokenId, WhyNot> {
-        let mut front = self.front.borrow_mut();
-        let mut queue = front.private();
-        match queue.submit(Request::flush()) {
-            Ok(token) => {
-                queue.kick();
-                let id = token.id();
-                // The wait looks for the id.
-                token.abandon();
-                Ok(id)
-            }
-            Err(refused) => Err(match refused.why {
-                Why::Unsupported(_) => WhyNot::NoFlush,
-                Why::NotLive(state) => WhyNot::State(state),
-                why => WhyNot::Refused(why),
-            }),
-        }
-    }
-
-    /// Serves the shut disk until `done`.
-    async fn serve_until(
-        &self,
-        step: DiskStep,
-        until: Instant,
-        arm: impl Fn() -> Armed,
-        mut done: impl FnMut() -> bool,
-    ) -> Result<(), StepError> {
-        let wire = self.front.borrow().wire.clone();
-        loop {
-            let seen = wire.attention.seen();
-            let events = wire.with(|link| Ok(link.channel.events()));
-            let fired = events.as_ref().map_or(0, |events| events.seen());
-            self.front.borrow_mut().notice_failure();
-            let state = self.state();
-            let (Lifecycle::Freezing, Some(events)) = (state, events) else {
-                return Err(self.fails(step, WhyNot::State(state)));
-            };
-            if done() {
-                return Ok(());
-            }
-            if wire.hv.hal.now() >= until {
-                let in_flight = self.front.borrow().accepted.count();
-                return Err(self.fails(step, WhyNot::Deadline { in_flight }));
-            }
-            if arm() == Armed::Poll {
-                // The main loop takes what is there.
-                yield_now().await;
-                continue;
-            }
-            let news = race(wire.attention.changed(seen), events.changed(fired));
-            // At the deadline, one more look.
-            let _ = timeout_at(&*wire.hv, until, news).await;
-        }
+    fn hv(&self) -> Rc<HyperV<H>> {
+        self.front.borrow().wire.hv.clone()
     }
 
     /// Looks whether anything is left: on the ring, accepted, or not handed out.
@@ -166,14 +92,8 @@ impl<H: Hal> Unit<H> {
     /// # Errors
     /// [`WhyNot::Busy`] says what.
     pub fn check_idle(&self) -> Result<(), StepError> {
-        let front = self.front.borrow();
-        let why = match (front.state(), front.busy()) {
-            (Lifecycle::Freezing, None) => return Ok(()),
-            (Lifecycle::Freezing, Some(busy)) => WhyNot::Busy(busy),
-            (state, _) => WhyNot::State(state),
-        };
-        drop(front);
-        Err(self.fails(DiskStep::Idle, why))
+        let idle = freeze::check_idle(&mut *self.front.borrow_mut());
+        idle.map_err(|why| self.fails(DiskStep::Idle, why))
     }
 }
 
@@ -191,7 +111,6 @@ impl<H: Hal> Controller<H> {
         let mut units = self.units();
         units.retain(|unit| connected(unit.state()));
         for unit in &units {
-            unit.front.borrow_mut().notice_failure();
             unit.check_idle()?;
         }
         let fails = |why| {

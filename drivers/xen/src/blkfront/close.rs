@@ -1,6 +1,7 @@
 //! The end of a connection: in good order where the backend plays along, and
 //! with everything accounted for where it does not.
 
+use super::buffers;
 use super::connect::ConnectError;
 use super::front::Link;
 use super::offence::Offence;
@@ -113,13 +114,14 @@ impl<H: Hal> Vbd<H> {
     /// which is about to be saved: nobody else may have it mapped.
     async fn take_back_buffers(&self, until: Instant) -> Result<(), WhyNot> {
         loop {
-            let stuck = self.front.borrow_mut().buffers.take_back(&self.xen);
+            let stuck = buffers::end_all(&mut self.front.borrow_mut().buffers, &self.xen);
             let Some((first, grants)) = stuck else {
                 return Ok(());
             };
             let now = self.xen.hal.now();
             if now >= until {
-                return Err(WhyNot::StillMapped { first, grants });
+                let still = ConnectError::StillMapped { first, grants };
+                return Err(WhyNot::Connect(still));
             }
             sleep_until(self.xen.clone(), (now + MAPPED_PATIENCE).min(until)).await;
         }

@@ -1,14 +1,15 @@
 //! From responses on the ring to completions.
 
+use super::buffers;
 use super::front::Front;
 use super::offence::Offence;
 use crate::hal::Hal;
 use crate::wire::blkif::{Response, Status};
-use firn_block::{Durability, IoError, Op};
+use firn_block::{DataPath, Durability, IoError, Op};
 
 impl<H: Hal> Front<H> {
     /// Reaps up to `budget` responses and sends what then fits.
-    pub(super) fn reap(&mut self, budget: usize) {
+    pub(super) fn take_responses(&mut self, budget: usize) {
         // A failed device's ring is not looked at any more, nor one that led to
         // a host that is gone.
         if !self.gate.state().uses_ring() {
@@ -33,8 +34,8 @@ impl<H: Hal> Front<H> {
             }
         }
         if self.accepted.unsent() > 0 {
-            self.fill();
-            firn_block::Queue::kick(self);
+            self.fill_ring();
+            self.publish();
         }
     }
 
@@ -126,7 +127,7 @@ impl<H: Hal> Front<H> {
     /// are not handed out.
     pub(super) fn abort_all(&mut self, error: IoError) {
         self.abort_unsent(error);
-        self.buffers.revoke_all(&self.xen);
+        buffers::revoke_all(&mut self.buffers, &self.xen);
         let now = self.xen.hal.now();
         let waiting = match &self.link {
             Some(link) => link.shadow.waiting(),

@@ -66,6 +66,13 @@ pub enum ConnectError {
         /// Pages asked for.
         pages: usize,
     },
+    /// The backend closed and keeps pages of registered memory mapped.
+    StillMapped {
+        /// One of the grants.
+        first: GrantRef,
+        /// How many grants.
+        grants: usize,
+    },
 }
 
 impl fmt::Display for ConnectError {
@@ -88,6 +95,10 @@ impl fmt::Display for ConnectError {
             Self::Event(error) => write!(f, "event channel: {error}"),
             Self::Grant(error) => write!(f, "grant table: {error}"),
             Self::NoMemory { pages } => write!(f, "no memory for {pages} ring pages"),
+            Self::StillMapped { first, grants } => write!(
+                f,
+                "the backend closed and keeps {grants} pages of buffers mapped, {first} among them"
+            ),
         }
     }
 }

@@ -17,9 +17,9 @@ use super::step::{DiskStep, StepError, WhyNot};
 use super::vbd::{Terms, Vbd, Wish};
 use crate::hal::Hal;
 use crate::trace::Source;
+use firn_block::freeze;
 use firn_block::gate::Lifecycle;
-use firn_block::{Armed, Completion, Durability, IoError, Queue, Request, TokenId, Why};
-use firn_task::{Instant, race, timeout_at, yield_now};
+use firn_task::{Instant, timeout_at};
 
 impl<H: Hal> Vbd<H> {
     fn fails(&self, step: DiskStep, why: WhyNot) -> StepError {
@@ -33,15 +33,8 @@ impl<H: Hal> Vbd<H> {
     /// # Errors
     /// What a freeze would fail with.
     pub fn ask(&self) -> Result<(), StepError> {
-        let front = self.front.borrow();
-        match front.state() {
-            Lifecycle::Live if front.info.read_only => Ok(()),
-            Lifecycle::Live if front.info.durability == Durability::None => {
-                Err(self.fails(DiskStep::Ask, WhyNot::NoFlush))
-            }
-            Lifecycle::Live => Ok(()),
-            state => Err(self.fails(DiskStep::Ask, WhyNot::State(state))),
-        }
+        let asked = freeze::ask(&mut *self.front.borrow_mut());
+        asked.map_err(|why| self.fails(DiskStep::Ask, why))
     }
 
     /// Has a device that is not connected yet stay shut when it is.
@@ -74,10 +67,8 @@ impl<H: Hal> Vbd<H> {
     /// [`WhyNot::Deadline`] with how much was left; [`WhyNot::State`] when the
     /// backend left meanwhile or the device failed.
     pub async fn drain(&self, until: Instant) -> Result<(), StepError> {
-        let step = DiskStep::Drain;
-        let empty = || self.front.borrow().in_flight() == 0;
-        let arm = || self.front.borrow_mut().arm();
-        self.serve_until(step, until, arm, empty).await
+        let drained = freeze::drain(&self.front, &self.xen, until).await;
+        self.served(DiskStep::Drain, drained)
     }
 
     /// Makes everything that has completed durable, with a flush of the kernel's
@@ -87,87 +78,15 @@ impl<H: Hal> Vbd<H> {
     /// [`WhyNot::NoFlush`], [`WhyNot::Io`] when the backend failed it,
     /// [`WhyNot::Deadline`], [`WhyNot::State`].
     pub async fn flush(&self, until: Instant) -> Result<(), StepError> {
-        let step = DiskStep::Flush;
-        if self.front.borrow().info.read_only {
-            return Ok(());
-        }
-        let token = self.submit_flush().map_err(|why| self.fails(step, why))?;
-        let mut result = None;
-        let ended = || {
-            let mut front = self.front.borrow_mut();
-            front.private().poll(usize::MAX, &mut |done: Completion| {
-                // Others are of an earlier freeze that nobody waited for.
-                if done.token == token {
-                    result = Some(done.result);
-                }
-            });
-            result.is_some()
-        };
-        let arm = || self.front.borrow_mut().private().arm();
-        self.serve_until(step, until, arm, ended).await?;
-        match result {
-            Some(Err(IoError::NotSupported)) => Err(self.fails(step, WhyNot::NoFlush)),
-            Some(Err(error)) => Err(self.fails(step, WhyNot::Io(error))),
-            Some(Ok(())) | None => Ok(()),
-        }
+        let flushed = freeze::flush(&self.front, &self.xen, until).await;
+        self.served(DiskStep::Flush, flushed)
     }
 
-    fn submit_flush(&self) -> Result<TokenId, WhyNot> {
-        let mut front = self.front.borrow_mut();
-        let mut queue = front.private();
-        match queue.submit(Request::flush()) {
-            Ok(token) => {
-                queue.kick();
-                let id = token.id();
-                // The wait below looks for the id.
-                token.abandon();
-                Ok(id)
-            }
-            Err(refused) => Err(match refused.why {
-                Why::Unsupported(_) => WhyNot::NoFlush,
-                Why::NotLive(state) => WhyNot::State(state),
-                why => WhyNot::Refused(why),
-            }),
+    fn served(&self, step: DiskStep, result: Result<(), WhyNot>) -> Result<(), StepError> {
+        if result.is_ok() {
+            self.xen.record(Source::Vbd(self.number), "served", 0);
         }
-    }
-
-    /// Serves the shut disk until `done`.
-    async fn serve_until(
-        &self,
-        step: DiskStep,
-        until: Instant,
-        arm: impl Fn() -> Armed,
-        mut done: impl FnMut() -> bool,
-    ) -> Result<(), StepError> {
-        let attention = self.front.borrow().attention.clone();
-        loop {
-            let seen = attention.seen();
-            let state = self.state();
-            if state != Lifecycle::Freezing {
-                return Err(self.fails(step, WhyNot::State(state)));
-            }
-            if done() {
-                self.xen.record(Source::Vbd(self.number), "served", 0);
-                return Ok(());
-            }
-            let in_flight = self.front.borrow().accepted();
-            let Some(port) = self.front.borrow().port() else {
-                return Err(self.fails(step, WhyNot::State(state)));
-            };
-            if self.xen.hal.now() >= until {
-                return Err(self.fails(step, WhyNot::Deadline { in_flight }));
-            }
-            let signal = self.xen.events.signal(port);
-            let fired = signal.seen();
-            if arm() == Armed::Poll {
-                // The main loop takes what is there.
-                yield_now().await;
-                continue;
-            }
-            let news = race(attention.changed(seen), signal.changed(fired));
-            // At the deadline, one more look.
-            let _ = timeout_at(self.xen.clone(), until, news).await;
-        }
+        result.map_err(|why| self.fails(step, why))
     }
 
     /// Looks whether anything is left: on the ring, accepted, or not handed out.
@@ -175,29 +94,15 @@ impl<H: Hal> Vbd<H> {
     /// # Errors
     /// [`WhyNot::Busy`] says what.
     pub fn check_idle(&self) -> Result<(), StepError> {
-        let step = DiskStep::Idle;
-        let front = self.front.borrow();
-        if front.state() != Lifecycle::Freezing {
-            return Err(self.fails(step, WhyNot::State(front.state())));
-        }
-        match front.busy() {
-            None => Ok(()),
-            Some(busy) => Err(self.fails(step, WhyNot::Busy(busy))),
-        }
+        let idle = freeze::check_idle(&mut *self.front.borrow_mut());
+        idle.map_err(|why| self.fails(DiskStep::Idle, why))
     }
 
     /// Waits for what the kernel itself left in flight, and forgets it: whoever
     /// asked for it has given up by now. The memory may be registered again.
     async fn forget_private(&self, until: Instant) -> Result<(), StepError> {
-        let empty = || {
-            let mut front = self.front.borrow_mut();
-            let mut queue = front.private();
-            queue.poll(usize::MAX, &mut drop);
-            queue.in_flight() == 0
-        };
-        let arm = || self.front.borrow_mut().private().arm();
-        self.serve_until(DiskStep::Disconnect, until, arm, empty)
-            .await?;
+        let ended = freeze::drain_private(&self.front, &self.xen, until).await;
+        self.served(DiskStep::Disconnect, ended)?;
         self.front.borrow_mut().buffers.park_kernel();
         Ok(())
     }
@@ -210,8 +115,7 @@ impl<H: Hal> Vbd<H> {
     /// # Errors
     /// [`WhyNot::Deadline`] when those do not end by `until`.
     /// [`WhyNot::Busy`]: it stays connected. [`WhyNot::Connect`] when the
-    /// backend did not close by `until`, and [`WhyNot::StillMapped`]: the
-    /// connection is given up, and the device connects anew when the backend has
+    /// backend did not close by `until`, or keeps pages mapped: the connection is given up, and the device connects anew when the backend has
     /// closed. [`WhyNot::State`], [`WhyNot::Removed`].
     pub async fn disconnect(&self, until: Instant) -> Result<(), StepError> {
         let step = DiskStep::Disconnect;
@@ -356,7 +260,7 @@ impl<H: Hal> Vbd<H> {
             }
             let changed = self.changed.changed(seen);
             if timeout_at(self.xen.clone(), until, changed).await.is_err() {
-                let in_flight = self.front.borrow().accepted();
+                let in_flight = self.front.borrow().accepted.count();
                 return Err(self.fails(step, WhyNot::Deadline { in_flight }));
             }
         }

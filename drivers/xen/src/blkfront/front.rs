@@ -1,6 +1,6 @@
 //! The data path's state, and the outside of it.
 
-use super::buffers::Buffers;
+use super::buffers::{self, Buffers, Granted};
 use super::offence::Offence;
 use super::ring::FrontRing;
 use super::shadow::Shadow;
@@ -18,8 +18,8 @@ use alloc::vec::Vec;
 use firn_block::gate::{Gate, Lifecycle, WrongStep};
 use firn_block::shm::Region;
 use firn_block::{
-    Accepted, Armed, Buffer, Completion, DiskId, DiskInfo, Durability, IoError, Owner, Queue,
-    Refused, RegisterError, Request, Stats, Token, Unregistered,
+    Accepted, AdoptError, Armed, Buffer, DataPath, DiskId, DiskInfo, IoError, Owner, PrivateQueue,
+    RegisterError, Unregistered,
 };
 use firn_task::Signal;
 
@@ -90,17 +90,7 @@ impl<H: Hal> Front<H> {
             xen: xen.clone(),
             number,
             gate: Gate::new(),
-            info: DiskInfo {
-                id,
-                capacity: 0,
-                logical_block: 512,
-                physical_block: 512,
-                read_only: true,
-                durability: Durability::None,
-                discard: None,
-                max_transfer: 0,
-                queue_depth: 0,
-            },
+            info: DiskInfo::unknown(id),
             link: None,
             buffers: Buffers::new(number),
             accepted: Accepted::new(),
@@ -110,6 +100,11 @@ impl<H: Hal> Front<H> {
             event_credit: EVENT_CREDIT,
             attention: Rc::new(Signal::new()),
         }
+    }
+
+    /// The kernel's own way in: it is open while the disk is shut to jobs.
+    pub const fn private(&mut self) -> PrivateQueue<'_, Self> {
+        PrivateQueue::new(self)
     }
 
     /// Where the disk is in its life.
@@ -142,9 +137,9 @@ impl<H: Hal> Front<H> {
         backend: DomId,
         persistent: bool,
     ) -> Result<(), GrantError> {
-        let granted = self.buffers.meet(&self.xen, backend, persistent);
+        let granted = buffers::meet(&mut self.buffers, &self.xen, backend, persistent);
         if granted.is_err() {
-            self.buffers.revoke_all(&self.xen);
+            buffers::revoke_all(&mut self.buffers, &self.xen);
         }
         granted
     }
@@ -168,7 +163,7 @@ impl<H: Hal> Front<H> {
         // Where the ring is used: what was queued, or submitted and not shown
         // to the host yet.
         self.fill();
-        self.kick();
+        self.publish();
         Ok(())
     }
 
@@ -237,20 +232,6 @@ impl<H: Hal> Front<H> {
         self.attention.notify();
     }
 
-    pub(super) fn register_for(
-        &mut self,
-        region: Region,
-        owner: Owner,
-    ) -> Result<Buffer, RegisterError> {
-        let persistent = self.keeps_grants();
-        self.buffers.register(&self.xen, persistent, region, owner)
-    }
-
-    pub(super) fn reuse_for(&mut self, pages: usize, owner: Owner) -> Option<Buffer> {
-        let persistent = self.keeps_grants();
-        self.buffers.reuse(&self.xen, persistent, pages, owner)
-    }
-
     /// The backend, if it keeps grants mapped.
     pub(super) fn keeps_grants(&self) -> Option<DomId> {
         let persistent = self.link.as_ref().filter(|link| link.persistent);
@@ -289,33 +270,42 @@ impl Indirect {
     }
 }
 
-impl<H: Hal> Queue for Front<H> {
-    fn info(&self) -> &DiskInfo {
+impl<H: Hal> DataPath for Front<H> {
+    type Kept = Granted;
+
+    fn disk(&self) -> &DiskInfo {
         &self.info
     }
 
-    fn register(&mut self, region: Region) -> Result<Buffer, RegisterError> {
-        self.register_for(region, Owner::Job)
+    fn look(&mut self) -> Lifecycle {
+        self.gate.state()
     }
 
-    fn unregister(&mut self, buffer: Buffer) -> Unregistered {
-        let outcome = self.buffers.unregister(&self.xen, buffer);
-        if self.link.is_none() && !self.buffers.any_lent() {
-            // A device that has ended waits for this.
-            self.attention.notify();
-        }
-        outcome
+    fn requests(&self) -> &Accepted {
+        &self.accepted
     }
 
-    fn reuse(&mut self, pages: usize) -> Option<Buffer> {
-        self.reuse_for(pages, Owner::Job)
+    fn requests_mut(&mut self) -> &mut Accepted {
+        &mut self.accepted
     }
 
-    fn submit(&mut self, request: Request) -> Result<Token, Refused> {
-        self.accept(request, Owner::Job)
+    fn buffers(&self) -> &Buffers {
+        &self.buffers
     }
 
-    fn kick(&mut self) {
+    fn attention(&self) -> &Rc<Signal> {
+        &self.attention
+    }
+
+    fn events(&self) -> Option<Rc<Signal>> {
+        self.port().map(|port| self.xen.events.signal(port))
+    }
+
+    fn fill(&mut self) {
+        self.fill_ring();
+    }
+
+    fn publish(&mut self) {
         if !self.gate.state().uses_ring() {
             return;
         }
@@ -331,57 +321,12 @@ impl<H: Hal> Queue for Front<H> {
         }
     }
 
-    fn poll(&mut self, budget: usize, done: &mut dyn FnMut(Completion)) -> usize {
-        self.reap(budget);
-        let handed = self.accepted.deliver(Owner::Job, budget, done);
-        if handed > 0 && !self.gate.is_open() && self.in_flight() == 0 {
-            // Whoever drains the disk waits until all is handed out.
-            self.attention.notify();
-        }
-        handed
-    }
-
-    fn arm(&mut self) -> Armed {
-        if self.accepted.completions(Owner::Job) > 0 {
-            return Armed::Poll;
-        }
-        self.arm_ring()
-    }
-
-    fn in_flight(&self) -> usize {
-        self.accepted.in_flight(Owner::Job)
-    }
-
-    fn stats(&self) -> &Stats {
-        &self.accepted.stats
-    }
-}
-
-impl<H: Hal> Front<H> {
-    /// What keeps the ring from being idle. A ring that is not full may be busy
-    /// all the same: what counts is that nothing is left.
-    pub(super) fn busy(&self) -> Option<Busy> {
-        let ring = self.link.as_ref().map(|link| &link.ring);
-        let responses = ring.map_or(0, |ring| ring.responses().unwrap_or(u32::MAX));
-        let unanswered = ring.map_or(0, FrontRing::unfinished);
-        let all = &self.accepted;
-        let completions = all.completions(Owner::Job) + all.completions(Owner::Kernel);
-        match (responses, unanswered, all.count(), completions) {
-            (0, 0, 0, 0) => None,
-            (0, 0, 0, completions) => Some(Busy::Completions(completions)),
-            (0, 0, accepted, _) => Some(Busy::Accepted(accepted)),
-            (0, unanswered, _, _) => Some(Busy::Unanswered(unanswered)),
-            (responses, _, _, _) => Some(Busy::Responses(responses)),
-        }
-    }
-
-    /// Requests that were accepted and have not ended, whoever's they are.
-    pub(super) fn accepted(&self) -> usize {
-        self.accepted.count()
+    fn reap(&mut self, budget: usize) {
+        self.take_responses(budget);
     }
 
     /// Asks for an event at the next response.
-    pub(super) fn arm_ring(&mut self) -> Armed {
+    fn arm_ring(&mut self) -> Armed {
         if !self.gate.state().uses_ring() {
             return Armed::Sleep;
         }
@@ -400,5 +345,64 @@ impl<H: Hal> Front<H> {
             }
             Ok(false) => Armed::Sleep,
         }
+    }
+
+    /// What keeps the ring from being idle. A ring that is not full may be busy
+    /// all the same: what counts is that nothing is left.
+    fn busy(&self) -> Option<Busy> {
+        let ring = self.link.as_ref().map(|link| &link.ring);
+        let responses = ring.map_or(0, |ring| ring.responses().unwrap_or(u32::MAX));
+        let unanswered = ring.map_or(0, FrontRing::unfinished);
+        let all = &self.accepted;
+        let completions = all.completions(Owner::Job) + all.completions(Owner::Kernel);
+        match (responses, unanswered, all.count(), completions) {
+            (0, 0, 0, 0) => None,
+            (0, 0, 0, completions) => Some(Busy::Completions(completions)),
+            (0, 0, accepted, _) => Some(Busy::Accepted(accepted)),
+            (0, unanswered, _, _) => Some(Busy::Unanswered(unanswered)),
+            (responses, _, _, _) => Some(Busy::Responses(responses)),
+        }
+    }
+
+    fn register_for(&mut self, region: Region, owner: Owner) -> Result<Buffer, RegisterError> {
+        let persistent = self.keeps_grants();
+        buffers::register(&mut self.buffers, &self.xen, persistent, region, owner)
+    }
+
+    fn take_back(&mut self, buffer: Buffer) -> Unregistered {
+        let outcome = buffers::unregister(&mut self.buffers, &self.xen, buffer);
+        if self.link.is_none() && !self.buffers.any_lent() {
+            // A device that has ended waits for this.
+            self.attention.notify();
+        }
+        outcome
+    }
+
+    fn reuse_for(&mut self, pages: usize, owner: Owner) -> Option<Buffer> {
+        let persistent = self.keeps_grants();
+        buffers::reuse(&mut self.buffers, &self.xen, persistent, pages, owner)
+    }
+
+    fn is_mapping(&self) -> bool {
+        self.keeps_grants().is_some()
+    }
+
+    /// If the backend keeps grants mapped, the pages are granted now, or when it
+    /// connects. The only limit of which one may run out is grant references.
+    fn replace_buffers(&mut self, mut adopted: Buffers) -> Result<(), AdoptError> {
+        let link = self.link.as_ref();
+        let met =
+            link.map(|link| buffers::meet(&mut adopted, &self.xen, link.backend, link.persistent));
+        if let Some(Err(error)) = met {
+            log::warn!("{}: {error}", self.info.id);
+            buffers::revoke_all(&mut adopted, &self.xen);
+            return Err(AdoptError::Host("no grant references left"));
+        }
+        // What the kernel looked at the disk with it may need again. Nobody can
+        // ask for anything else that this boot had parked under its own number.
+        adopted.inherit(&mut self.buffers);
+        buffers::revoke_all(&mut self.buffers, &self.xen);
+        self.buffers = adopted;
+        Ok(())
     }
 }

@@ -6,7 +6,6 @@
 //! task per device that shakes hands with the backend, follows its changes and
 //! closes in good order.
 
-mod adopt;
 mod buffers;
 mod close;
 mod complete;
@@ -16,7 +15,6 @@ mod freeze;
 mod front;
 mod life;
 mod offence;
-mod private;
 mod reissue;
 mod ring;
 mod shadow;
@@ -24,11 +22,10 @@ mod step;
 mod submit;
 mod vbd;
 
-pub use adopt::{AdoptError, Adopted};
+pub use buffers::Granted;
 pub use connect::ConnectError;
 pub use features::{Features, MAX_RING_ORDER};
 pub use front::Front;
 pub use offence::Offence;
-pub use private::PrivateQueue;
 pub use step::{Busy, DiskStep, StepError, WhyNot};
 pub use vbd::{Terms, Vbd, VbdConfig, VbdReport};

@@ -6,6 +6,7 @@
 //! response is issued again, as a whole, from the private record: reads, writes
 //! and discards may be done twice, and an unanswered flush must be.
 
+use super::buffers;
 use super::front::Front;
 use super::step::{DiskStep, StepError, WhyNot};
 use super::vbd::Vbd;
@@ -24,7 +25,7 @@ impl<H: Hal> Front<H> {
         let from = self.state();
         match from {
             Lifecycle::Live | Lifecycle::Closing | Lifecycle::Reissuing => {
-                self.reap(usize::MAX);
+                self.take_responses(usize::MAX);
                 // The backend may have broken a rule just now.
                 if self.state() == from {
                     self.advance(Lifecycle::Suspended)?;
@@ -60,7 +61,7 @@ impl<H: Hal> Front<H> {
             link.forget(&self.xen);
         }
         self.suspended_from = None;
-        self.buffers.forget_grants();
+        buffers::forget_grants(&mut self.buffers);
         self.accepted.send_again();
         self.attention.notify();
     }
@@ -76,7 +77,10 @@ impl<H: Hal> Front<H> {
                 continue;
             };
             let flush = parent.request.op == Op::Flush;
-            let error = match self.check(&parent.request) {
+            let error = match self
+                .info
+                .check(&parent.request, |buffer| self.buffers.owns(buffer))
+            {
                 _ if parent.error.is_some() => parent.error,
                 Ok(()) => None,
                 Err(_) if flush && self.info.durability == Durability::None => {

@@ -1,5 +1,6 @@
 //! From an accepted request to entries on the ring.
 
+use super::buffers;
 use super::front::{Front, Indirect, Link};
 use super::shadow::Piece;
 use crate::Xen;
@@ -9,9 +10,7 @@ use crate::wire::blkif::{
     self, DISCARD_SECURE, MAX_INDIRECT_PAGES, MAX_SEGMENTS, Operation, RequestDiscard,
     RequestIndirect, SEGMENTS_PER_INDIRECT_PAGE, Segment,
 };
-use firn_block::{
-    Buffer, Durability, IoError, Op, Owner, PAGE, Parent, Refused, Request, SECTOR, Token, Why,
-};
+use firn_block::{Buffer, Durability, IoError, Op, PAGE, Parent, SECTOR};
 use zerocopy::IntoBytes;
 
 const SECTORS_PER_PAGE: usize = PAGE / SECTOR as usize;
@@ -27,24 +26,8 @@ enum Sent {
 }
 
 impl<H: Hal> Front<H> {
-    /// Checks a request against what the disk is.
-    pub(super) fn check(&self, request: &Request) -> Result<(), Why> {
-        let owns = |buffer: &Buffer| self.buffers.owns(buffer);
-        self.info.check(request, owns)
-    }
-
-    pub(super) fn accept(&mut self, request: Request, owner: Owner) -> Result<Token, Refused> {
-        let admitted = self.gate.state().admit(owner);
-        if let Err(why) = admitted.and_then(|()| self.check(&request)) {
-            return Err(Refused { why, request });
-        }
-        let token = self.accepted.accept(request, owner)?;
-        self.fill();
-        Ok(token)
-    }
-
     /// Puts unsent pieces on the ring, oldest first, while there is room.
-    pub(super) fn fill(&mut self) {
+    pub(super) fn fill_ring(&mut self) {
         if !self.gate.state().uses_ring() {
             return;
         }
@@ -85,7 +68,7 @@ impl<H: Hal> Front<H> {
             Op::Read | Op::Write => {
                 let buffers = &self.buffers;
                 let scratch = &mut self.scratch;
-                let permanent = |buffer: &Buffer, page| buffers.permanent(buffer, page);
+                let permanent = |buffer: &Buffer, page| buffers::permanent(buffers, buffer, page);
                 let described = describe(&self.xen, link, slot, parent, scratch, permanent);
                 granted = link.shadow.kept(slot).len() as u64;
                 match described {

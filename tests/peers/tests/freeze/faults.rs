@@ -174,7 +174,10 @@ fn pages_that_a_backend_keeps_mapped_fail_the_freeze_by_name() {
     let (step, error) = why(frozen);
     assert_eq!(step, DiskStep::Disconnect);
     assert!(
-        matches!(error, WhyNot::StillMapped { grants: 4, .. }),
+        matches!(
+            error,
+            WhyNot::Connect(ConnectError::StillMapped { grants: 4, .. })
+        ),
         "{error}"
     );
     // The same backend may have the same pages again.

@@ -2,10 +2,10 @@
 
 use crate::common::*;
 use firn_block::gate::Lifecycle;
-use firn_block::{Completion, Op, PAGE, Queue, Request, Why};
+use firn_block::{AdoptError, Adopted, Completion, DataPath, Op, PAGE, Queue, Request, Why};
 use firn_peers::{Config, FakeMachine, SECTORS, World, live, pattern};
 use firn_xen::Hal;
-use firn_xen::blkfront::{AdoptError, Adopted, DiskStep, Terms, Vbd, VbdConfig};
+use firn_xen::blkfront::{DiskStep, Terms, Vbd, VbdConfig};
 use std::rc::Rc;
 
 #[test]

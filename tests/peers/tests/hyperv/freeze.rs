@@ -4,8 +4,10 @@
 
 use crate::io::live;
 use firn_block::gate::Lifecycle;
-use firn_block::{Adopted, Buffer, Busy, DiskStep, IoError, Op, Queue, Request, Why};
-use firn_hyperv::storvsc::{AdoptError, ControllerConfig, StepError, WhyNot};
+use firn_block::{
+    AdoptError, Adopted, Buffer, Busy, DataPath, DiskStep, IoError, Op, Queue, Request, Why,
+};
+use firn_hyperv::storvsc::{ControllerConfig, StepError, WhyNot};
 use firn_hyperv::vmbus::VmbusConfig;
 use firn_hyperv::wire::msr::Msr;
 use firn_hyperv::wire::vmbus::Version;
