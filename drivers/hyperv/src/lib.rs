@@ -2,7 +2,8 @@
 //!
 //! [`HyperV`] is the hypervisor's side of the machine: hypercalls and the SynIC.
 //! [`vmbus::Vmbus`] is the bus on top of it: offers, channels, shared memory.
-//! [`ring`] is what a channel's packets go through.
+//! [`ring`] is what a channel's packets go through; [`storvsc`] and the services of
+//! [`ic`] use channels.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -12,6 +13,7 @@ pub mod clock;
 pub mod crash;
 pub mod hal;
 pub mod hypercall;
+pub mod ic;
 mod machine;
 pub mod post;
 pub mod ring;

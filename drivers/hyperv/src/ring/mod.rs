@@ -25,12 +25,13 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Empty rings in zeroed memory; each a control page and data pages.
+    /// Empty rings in zeroed memory; each a control page and data pages. No packet
+    /// of more than `longest` bytes is taken.
     #[must_use]
-    pub fn new(send: Region, receive: Region) -> Self {
+    pub fn new(send: Region, receive: Region, longest: u32) -> Self {
         Self {
             send: SendRing::new(send),
-            receive: ReceiveRing::new(receive),
+            receive: ReceiveRing::new(receive, longest),
         }
     }
 }

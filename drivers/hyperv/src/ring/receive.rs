@@ -9,10 +9,6 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use core::sync::atomic::fence;
 use firn_block::shm::Region;
 
-/// Longest packet that is taken, trailer included. Those of storage have less
-/// than a hundred bytes.
-const LONGEST: u32 = 1024;
-
 /// A packet that was copied out of the ring.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
@@ -37,13 +33,13 @@ pub struct ReceiveRing {
 }
 
 impl ReceiveRing {
-    pub(super) fn new(memory: Region) -> Self {
+    pub(super) fn new(memory: Region, longest: u32) -> Self {
         Self {
             data: Data::new(memory),
             read: 0,
             committed: 0,
             available: 0,
-            packet: alloc::vec![0; LONGEST as usize],
+            packet: alloc::vec![0; longest as usize],
         }
     }
 
@@ -99,7 +95,7 @@ impl ReceiveRing {
         if bytes > written {
             return Err(Offence::PacketTorn { bytes, written });
         }
-        if bytes > LONGEST {
+        if bytes as usize > self.packet.len() {
             return Err(Offence::PacketTooLong(bytes));
         }
         let data = self.data.after(self.read, offset as u32);

@@ -253,6 +253,7 @@ impl<H: Hal> Controller<H> {
 
     async fn open_channel(&self, relid: u32) -> Result<Channel<H>, ConnectError> {
         let config = ChannelConfig {
+            longest: super::LONGEST_PACKET,
             ring_pages: self.config.ring_pages,
             interrupts: self.config.interrupts,
         };

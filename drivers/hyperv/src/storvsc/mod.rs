@@ -29,6 +29,10 @@ pub use error::{ConnectError, StepError, WhyNot};
 pub use front::Front;
 pub use offence::Offence;
 
+/// Longest packet that is taken from the host. Those that it sends have less than
+/// a hundred bytes.
+const LONGEST_PACKET: u32 = 1024;
+
 /// Bytes of a packet before a version is agreed on: all hosts take the short
 /// form.
 const EARLY_PACKET: usize = crate::wire::vstor::SHORT_PACKET;

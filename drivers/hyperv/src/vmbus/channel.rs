@@ -23,6 +23,8 @@ pub struct ChannelConfig {
     /// Whether the host is to send interrupts. Without them the channel has to
     /// be polled.
     pub interrupts: bool,
+    /// Bytes of the longest packet that is taken, head and trailer included.
+    pub longest: u32,
 }
 
 /// An open channel. Whoever drops it without [`Channel::close`] leaks its memory:
@@ -67,7 +69,7 @@ impl<H: Hal> Channel<H> {
         let memory = bus.hv.hal.alloc_shared(2 * pages);
         let memory = memory.ok_or(BusError::NoMemory)?;
         let (send, receive) = (memory.pages(0, pages), memory.pages(pages, pages));
-        let ring = Ring::new(send, receive);
+        let ring = Ring::new(send, receive, config.longest);
         let until = bus.reply_deadline();
         let gpadl = match bus.create_gpadl(offer.relid, &memory, until).await {
             Ok(gpadl) => gpadl,

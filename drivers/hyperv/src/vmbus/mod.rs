@@ -238,7 +238,7 @@ impl<H: Hal> Vmbus<H> {
     }
 
     /// Whether the bus can be used at all.
-    fn check(&self) -> Result<(), BusError> {
+    pub(crate) fn check(&self) -> Result<(), BusError> {
         match (self.state.get(), self.offence.get()) {
             (BusState::Failed, Some(offence)) => Err(BusError::Offence(offence)),
             (BusState::Disconnected | BusState::Failed, _) => Err(BusError::NotConnected),

@@ -8,6 +8,7 @@
 
 pub mod cpuid;
 pub mod hypercall;
+pub mod ic;
 pub mod msr;
 pub mod ring;
 pub mod synic;

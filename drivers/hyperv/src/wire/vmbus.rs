@@ -120,6 +120,12 @@ pub mod class {
     pub const SCSI: Guid = Guid::new(0xba61_63d9, 0x04a1, 0x4d29, 0xb605_72e2_ffb1_dc7f);
     /// The fast channel of a disk on the emulated IDE controller.
     pub const IDE: Guid = Guid::new(0x3241_2632, 0x86cb, 0x44a2, 0x9b5c_50d1_4173_54f5);
+    /// The service by which the host asks the guest to stop.
+    pub const SHUTDOWN: Guid = Guid::new(0x0e0b_6031, 0x5213, 0x4934, 0x818b_38d9_0ced_39db);
+    /// The service by which the host tells the time.
+    pub const TIME_SYNC: Guid = Guid::new(0x9527_e630, 0xd0ae, 0x497b, 0xadce_e80a_b017_5caf);
+    /// The service by which the host asks whether the guest lives.
+    pub const HEARTBEAT: Guid = Guid::new(0x5716_4f39, 0x9115, 0x4e78, 0xab55_382f_3bd5_422d);
 }
 
 /// The head of every message.

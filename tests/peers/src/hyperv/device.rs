@@ -1,10 +1,61 @@
 //! What a device's server needs of its channel and of the machine.
 
+use super::ic::IcHost;
 use super::machine::HvMachine;
 use super::offence::HvOffence;
 use super::ring::HostRing;
+use super::storvsp::Storvsp;
 use std::cell::RefCell;
 use std::rc::Rc;
+
+/// What is behind a channel.
+pub(super) enum Device {
+    Storvsp(Storvsp),
+    Service(IcHost),
+}
+
+impl Device {
+    /// What kind of device it is.
+    pub(super) fn class(&self) -> [u8; 16] {
+        match self {
+            Self::Storvsp(_) => SCSI,
+            Self::Service(service) => service.class(),
+        }
+    }
+
+    /// What tells it from others.
+    pub(super) fn instance(&self) -> [u8; 16] {
+        match self {
+            Self::Storvsp(storvsp) => storvsp.instance(),
+            Self::Service(service) => service.instance(),
+        }
+    }
+
+    pub(super) fn opened(&self) {
+        match self {
+            Self::Storvsp(storvsp) => storvsp.opened(),
+            Self::Service(service) => service.opened(),
+        }
+    }
+
+    pub(super) fn closed(&self) {
+        match self {
+            Self::Storvsp(storvsp) => storvsp.closed(),
+            Self::Service(service) => service.closed(),
+        }
+    }
+
+    pub(super) fn serve(&self, link: &mut Link<'_>) -> bool {
+        match self {
+            Self::Storvsp(storvsp) => storvsp.serve(link),
+            Self::Service(service) => service.serve(link),
+        }
+    }
+}
+
+const SCSI: [u8; 16] = [
+    0xd9, 0x63, 0x61, 0xba, 0xa1, 0x04, 0x29, 0x4d, 0xb6, 0x05, 0x72, 0xe2, 0xff, 0xb1, 0xdc, 0x7f,
+];
 
 /// What the host does wrong; shared by all of its parts.
 #[derive(Clone, Default)]

@@ -2,13 +2,15 @@
 //!
 //! [`HvMachine`] is what the drivers' HAL asks for; it keeps a list of the guest's
 //! [`HvViolation`]s. [`VmbusHost`] speaks every version of VMBus and offers
-//! devices; [`Storvsp`] is a SCSI controller over disks in memory. None of them
+//! devices; [`Storvsp`] is a SCSI controller over disks in memory, [`IcHost`] an
+//! integration service. None of them
 //! uses the drivers' code: layouts are written down a second time.
 
 mod bus;
 mod bytes;
 mod config;
 mod device;
+mod ic;
 mod machine;
 mod noise;
 mod offence;
@@ -18,6 +20,7 @@ mod world;
 
 pub use bus::VmbusHost;
 pub use config::HostConfig;
+pub use ic::{IcAnswer, IcHost};
 pub use machine::{HvMachine, HvViolation};
 pub use offence::HvOffence;
 pub use storvsp::{Lun, Storvsp, StorvspConfig};

@@ -12,6 +12,7 @@ use firn_block::{
     Armed, Buffer, Completion, DiskId, IoError, Op, Queue, Refused, Request, Token, Unregistered,
     Why,
 };
+use firn_hyperv::ic::Services;
 use firn_hyperv::storvsc::{Controller, ControllerConfig, ScsiBus, Unit};
 use firn_hyperv::vmbus::{BusError, Vmbus, VmbusConfig};
 use firn_hyperv::wire::vmbus::Version;
@@ -35,6 +36,8 @@ pub struct HvGuest {
     pub contact: Rc<Cell<Option<Result<Version, BusError>>>>,
     /// Controllers.
     pub scsi: Rc<ScsiBus<HvMachine>>,
+    /// Integration services.
+    pub services: Rc<Services<HvMachine>>,
     /// Tasks.
     pub executor: Rc<Executor>,
     /// While this is there, the main loop takes completions, and puts them here.
@@ -144,6 +147,8 @@ impl HvWorld {
         let scsi = ScsiBus::new(&bus, &executor, config);
         executor.spawn(bus.clone().run());
         executor.spawn(scsi.clone().run());
+        let services = Services::new(&bus);
+        executor.spawn(services.clone().run());
         let contact = Rc::new(Cell::new(None));
         let (slot, contacting) = (contact.clone(), bus.clone());
         executor.spawn(async move { slot.set(Some(contacting.connect().await)) });
@@ -152,6 +157,7 @@ impl HvWorld {
             bus,
             contact,
             scsi,
+            services,
             executor,
             deliver: None,
             machine: self.machine.clone(),

@@ -12,6 +12,7 @@ use std::time::Duration;
 const CHANNEL: ChannelConfig = ChannelConfig {
     ring_pages: 4,
     interrupts: true,
+    longest: 1024,
 };
 
 /// A guest that has made contact and opened nothing.

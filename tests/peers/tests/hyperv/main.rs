@@ -4,6 +4,7 @@ mod bus;
 mod clock;
 mod disks;
 mod freeze;
+mod ic;
 mod io;
 mod matrix;
 mod noise;

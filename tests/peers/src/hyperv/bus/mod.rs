@@ -6,7 +6,8 @@ mod offers;
 
 use super::bytes::u32_at;
 use super::config::HostConfig;
-use super::device::{HostChannel, Link, Offences};
+use super::device::{Device, HostChannel, Link, Offences};
+use super::ic::IcHost;
 use super::machine::HvMachine;
 use super::offence::HvOffence;
 use super::ring::{HostRing, Pages};
@@ -25,7 +26,7 @@ const NO_INTERRUPTS: u32 = u32::MAX;
 
 /// A device and its channel.
 struct Slot {
-    device: Storvsp,
+    device: Device,
     /// Nobody offers it.
     hidden: bool,
     relid: u32,
@@ -86,9 +87,18 @@ impl VmbusHost {
 
     /// Plugs a controller; it is offered at once if the guest is connected.
     pub fn plug(&self, device: &Storvsp) {
+        self.plug_device(Device::Storvsp(device.clone()));
+    }
+
+    /// Plugs an integration service, in the same way.
+    pub fn plug_service(&self, service: &IcHost) {
+        self.plug_device(Device::Service(service.clone()));
+    }
+
+    fn plug_device(&self, device: Device) {
         let mut state = self.0.borrow_mut();
         state.slots.push(Slot {
-            device: device.clone(),
+            device,
             hidden: false,
             relid: 0,
             connection: 0,

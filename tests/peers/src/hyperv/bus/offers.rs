@@ -65,11 +65,7 @@ impl State {
 
     fn offer_message(&self, index: usize, relid: u32, connection: u32) -> Vec<u8> {
         let mut offer = message(1, &[0; 47]);
-        let scsi = [
-            0xd9, 0x63, 0x61, 0xba, 0xa1, 0x04, 0x29, 0x4d, 0xb6, 0x05, 0x72, 0xe2, 0xff, 0xb1,
-            0xdc, 0x7f,
-        ];
-        offer[8..24].copy_from_slice(&scsi);
+        offer[8..24].copy_from_slice(&self.slots[index].device.class());
         offer[24..40].copy_from_slice(&self.slots[index].device.instance());
         offer[184..188].copy_from_slice(&relid.to_le_bytes());
         offer[190] = u8::from(self.config.dedicated);
