@@ -6,6 +6,7 @@ pub const UNMAP_BYTES: usize = 24;
 mod code {
     pub(super) const TEST_UNIT_READY: u8 = 0x00;
     pub(super) const INQUIRY: u8 = 0x12;
+    pub(super) const MODE_SENSE_6: u8 = 0x1a;
     pub(super) const START_STOP_UNIT: u8 = 0x1b;
     pub(super) const READ_CAPACITY_10: u8 = 0x25;
     pub(super) const READ_10: u8 = 0x28;
@@ -22,6 +23,8 @@ mod code {
 
 /// The service action of READ CAPACITY (16).
 const READ_CAPACITY_16: u8 = 0x10;
+/// The page code of MODE SENSE that means all pages.
+const ALL_PAGES: u8 = 0x3f;
 /// The bit of WRITE SAME that unmaps.
 const UNMAP_BIT: u8 = 0x08;
 
@@ -73,6 +76,13 @@ impl Cdb {
     #[must_use]
     pub const fn vpd(page: u8, bytes: u16) -> Self {
         put(Self::inquiry(bytes), 1, [1, page])
+    }
+
+    /// MODE SENSE (6) of all pages, for so many bytes; the head is what matters.
+    #[must_use]
+    pub const fn mode_sense(bytes: u8) -> Self {
+        let cdb = put(Self::new(code::MODE_SENSE_6, 6), 2, [ALL_PAGES]);
+        put(cdb, 4, [bytes])
     }
 
     /// REPORT LUNS for so many bytes.
@@ -210,6 +220,7 @@ mod tests {
         assert_eq!(Cdb::test_unit_ready().as_bytes(), [0; 6]);
         assert_eq!(Cdb::inquiry(0x1234).as_bytes(), [0x12, 0, 0, 0x12, 0x34, 0]);
         assert_eq!(Cdb::vpd(0x83, 255).as_bytes(), [0x12, 1, 0x83, 0, 255, 0]);
+        assert_eq!(Cdb::mode_sense(192).as_bytes(), [0x1a, 0, 0x3f, 0, 192, 0]);
         let luns = [0xa0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
         assert_eq!(Cdb::report_luns(256).as_bytes(), luns);
         let capacity = [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0];

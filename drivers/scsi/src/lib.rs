@@ -16,6 +16,7 @@ mod condition;
 mod error;
 mod inquiry;
 mod luns;
+pub mod mode;
 mod sense;
 pub mod vpd;
 

@@ -1,6 +1,6 @@
 //! What disks answer: inquiry and product data, capacities, units, sense data.
 
-use firn_scsi::{Capacity, Condition, Inquiry, Luns, Sense, vpd};
+use firn_scsi::{Capacity, Condition, Inquiry, Luns, Sense, mode, vpd};
 
 /// Runs one input: the bytes are every answer, one after the other.
 pub fn run(data: &[u8]) {
@@ -23,7 +23,7 @@ pub fn run(data: &[u8]) {
         vpd::serial(data),
     );
     let _ = (vpd::limits(data), vpd::is_solid_state(data));
-    let _ = vpd::provisioning(data);
+    let _ = (vpd::provisioning(data), mode::is_write_protected(data));
     if let Ok(Some(name)) = vpd::identification(data) {
         assert!(name.bytes.len() < data.len());
     }

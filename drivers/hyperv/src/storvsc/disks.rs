@@ -55,6 +55,7 @@ pub(super) struct Found {
     /// But for its id.
     pub(super) info: DiskInfo,
     pub(super) unmap_sectors: u64,
+    pub(super) write_same: bool,
 }
 
 impl<H: Hal> Unit<H> {
@@ -122,6 +123,7 @@ impl<H: Hal> Front<H> {
             ..found.info.clone()
         };
         self.unmap_sectors = found.unmap_sectors;
+        self.write_same = found.write_same;
         self.changed = false;
     }
 

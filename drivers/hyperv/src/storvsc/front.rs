@@ -29,8 +29,10 @@ pub struct Front<H: Hal> {
     pub(super) buffers: Buffers,
     /// The box for ends of this disk's pieces, while it is connected.
     pub(super) inbox: Option<usize>,
-    /// Most sectors of one UNMAP.
+    /// Most sectors of one command that unmaps.
     pub(super) unmap_sectors: u64,
+    /// Blocks are unmapped by WRITE SAME, as there is no UNMAP.
+    pub(super) write_same: bool,
     /// Pieces to be sent again.
     pub(super) again: VecDeque<Piece>,
     /// Pieces to be sent again after a pause: the disk is busy.
@@ -50,6 +52,7 @@ impl<H: Hal> Front<H> {
             buffers: Buffers::new(id.0),
             inbox: None,
             unmap_sectors: 0,
+            write_same: false,
             again: VecDeque::new(),
             paused: VecDeque::new(),
             changed: false,
@@ -154,7 +157,11 @@ impl<H: Hal> Front<H> {
         let per_block = u64::from(self.info.logical_block) / SECTOR;
         let block = (request.sector + piece.first) / per_block;
         let blocks = u32::try_from(piece.sectors / per_block).unwrap_or(u32::MAX);
+        let (write_same, bytes) = (self.write_same, self.info.logical_block);
         let sent = self.wire.with(|link| match request.op {
+            Op::Discard { .. } if write_same => {
+                link.send_write_same(unit, Cdb::write_same_unmap(block, blocks), bytes, waiter)
+            }
             Op::Discard { .. } => link.send_unmap(unit, unmap_parameters(block, blocks), waiter),
             op => {
                 let (cdb, way) = match op {

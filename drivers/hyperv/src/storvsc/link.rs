@@ -91,7 +91,7 @@ pub(super) struct Link<H: Hal> {
 
 impl<H: Hal> Link<H> {
     /// A link over an open channel, with `depth` packets in flight at most.
-    /// `lists` has room for that many lists.
+    /// `lists` is zeroed, and has room for that many lists.
     pub(super) fn new(
         hv: &Rc<HyperV<H>>,
         channel: Channel<H>,
@@ -119,9 +119,9 @@ impl<H: Hal> Link<H> {
         }
     }
 
-    /// Pages of lists that so many slots need.
+    /// Pages of lists that so many slots need; the last one stays zero.
     pub(super) const fn list_pages(depth: u32) -> usize {
-        (depth as usize).div_ceil(PAGE / LIST)
+        (depth as usize).div_ceil(PAGE / LIST) + 1
     }
 
     /// A box for one more disk, with room for everything that can be in flight,
@@ -210,6 +210,26 @@ impl<H: Hal> Link<H> {
         let cdb = Cdb::unmap(UNMAP_BYTES as u16);
         let packet = packet::scsi(version, unit, &cdb, Direction::Out, bytes);
         self.push(PacketType::GPA_DIRECT, &packet, waiter, bytes)
+    }
+
+    /// Sends a WRITE SAME of a block of zeros, of `bytes` bytes: a page at most.
+    /// Whether there was room.
+    pub(super) fn send_write_same(
+        &mut self,
+        unit: u8,
+        cdb: Cdb,
+        bytes: u32,
+        waiter: Waiter,
+    ) -> Result<bool, Offence> {
+        let lists = self.lists.alias();
+        let zeros = lists.len() - PAGE;
+        let command = Command {
+            unit,
+            cdb,
+            way: Direction::Out,
+            data: Some((&lists, zeros, bytes)),
+        };
+        self.send(&command, waiter)
     }
 
     /// Lists the frames of some bytes.

@@ -7,7 +7,7 @@ use crate::hal::Hal;
 use alloc::vec::Vec;
 use firn_block::{Discard, DiskId, DiskInfo, Durability, PAGE, SECTOR};
 use firn_scsi::vpd::{self, Limits, Provisioning};
-use firn_scsi::{Capacity, Cdb, Condition, DataError, DeviceType, Inquiry, Luns};
+use firn_scsi::{Capacity, Cdb, Condition, DataError, DeviceType, Inquiry, Luns, mode};
 
 /// Bytes of a list of units: a page holds all that one byte can name but the
 /// last.
@@ -92,8 +92,11 @@ impl<H: Hal> Controller<H> {
             false => None,
         };
         let capacity = self.capacity(unit).await?;
+        let read_only = self.is_write_protected(unit).await?;
         let (limits, thin) = (limits.unwrap_or_default(), thin.unwrap_or_default());
-        Ok(Some(self.found(unit, disk_name, capacity, limits, thin)))
+        let mut found = self.found(unit, disk_name, capacity, limits, thin);
+        found.info.read_only = read_only;
+        Ok(Some(found))
     }
 
     /// Reads a page of vital product data; `None` if the unit does not have it
@@ -133,6 +136,24 @@ impl<H: Hal> Controller<H> {
         capacity.ok_or(bad(DataError::TooLarge { last: u64::MAX }))
     }
 
+    /// Whether a disk may not be written. One that does not say so says it to the
+    /// first write.
+    async fn is_write_protected(&self, unit: u8) -> Result<bool, ConnectError> {
+        let name = "MODE SENSE";
+        let bytes = mode::BYTES;
+        let answer = self.command(unit, name, Cdb::mode_sense(bytes), bytes.into());
+        match answer.await {
+            // Hosts have been seen to fail it for no reason.
+            Err(ConnectError::Failed(_))
+            | Err(ConnectError::Scsi(_, Condition::InvalidField | Condition::UnknownCommand)) => {
+                Ok(false)
+            }
+            answer => {
+                mode::is_write_protected(&answer?).map_err(|error| ConnectError::Data(name, error))
+            }
+        }
+    }
+
     fn found(
         &self,
         number: u8,
@@ -152,7 +173,14 @@ impl<H: Hal> Controller<H> {
             alignment: limits.unmap_alignment.saturating_mul(block),
             secure: false,
         };
-        let offered = thin.unmap && limits.unmap_blocks > 0;
+        let unmap = thin.unmap && limits.unmap_blocks > 0;
+        let write_same = !unmap && thin.write_same && block as usize <= PAGE;
+        let unmap_blocks = match (write_same, limits.write_same_blocks) {
+            (false, _) => u64::from(limits.unmap_blocks),
+            // It does not say: as many as a command can have.
+            (true, 0) => u32::MAX.into(),
+            (true, most) => most.min(u32::MAX.into()),
+        };
         Found {
             number,
             name,
@@ -163,11 +191,12 @@ impl<H: Hal> Controller<H> {
                 physical_block: capacity.physical,
                 read_only: false,
                 durability: Durability::Flush,
-                discard: offered.then_some(discard),
+                discard: (unmap || write_same).then_some(discard),
                 max_transfer: (most - most % block).max(block),
                 queue_depth: self.config.depth,
             },
-            unmap_sectors: u64::from(limits.unmap_blocks) * per_block,
+            unmap_sectors: unmap_blocks * per_block,
+            write_same,
         }
     }
 }

@@ -154,6 +154,8 @@ pub enum HvOffence {
     HugeDisk,
     /// Tells of a capacity in too few bytes.
     CapacityTooShort,
+    /// Tells of modes in too few bytes.
+    ModesTooShort,
     /// Sends another page of product data than was asked for.
     WrongPage,
     /// Answers events without work.

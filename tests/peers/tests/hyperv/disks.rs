@@ -2,12 +2,12 @@
 
 use crate::io::live;
 use firn_block::gate::Lifecycle;
-use firn_block::{Discard, IoError, Op, Request};
+use firn_block::{Discard, IoError, Op, Request, Why};
 use firn_hyperv::Hal;
 use firn_hyperv::storvsc::ControllerConfig;
 use firn_hyperv::vmbus::VmbusConfig;
 use firn_peers::hyperv::{HostConfig, HvOffence, HvWorld, Lun, StorvspConfig};
-use firn_peers::{Disk, SECTORS, pattern};
+use firn_peers::{Disk, DiskOp, SECTORS, pattern};
 use std::time::Duration;
 
 #[test]
@@ -154,9 +154,7 @@ fn sense_data_are_errors_by_name() {
     let mut world = HvWorld::new(HostConfig::default());
     let storvsp = world.plug(StorvspConfig::default());
     storvsp.plug(0, Lun::new(disk.clone()));
-    let mut protected = Lun::new(Disk::new(SECTORS)).named(7);
-    protected.read_only = true;
-    storvsp.plug(1, protected);
+    storvsp.plug(1, Lun::new(Disk::new(SECTORS)).named(7));
     world.start(VmbusConfig::default(), ControllerConfig::default());
     world.settle();
     disk.break_sector(10);
@@ -164,10 +162,61 @@ fn sense_data_are_errors_by_name() {
     assert_eq!(world.read(0, 8, 4096), Err(unreadable));
     let unwritable = IoError::Reported("the medium cannot be written there");
     assert_eq!(world.write(0, 8, &[1; 4096]), Err(unwritable));
+    storvsp.protect(1);
     let protected = IoError::Reported("the disk is write-protected");
     assert_eq!(world.write(1, 8, &[1; 4096]), Err(protected));
     disk.fail_after(Some(0));
     assert_eq!(world.flush(0), Ok(Err(IoError::Reported("hardware error"))));
     assert!(world.is_live(0) && world.is_live(1));
     world.assert_clean();
+}
+
+#[test]
+fn a_disk_that_may_not_be_written_says_so() {
+    let mut world = HvWorld::new(HostConfig::default());
+    let storvsp = world.plug(StorvspConfig::default());
+    let mut protected = Lun::new(Disk::new(SECTORS));
+    protected.read_only = true;
+    storvsp.plug(0, protected.clone());
+    // Old ones do not say it.
+    storvsp.plug(1, protected.named(7).old());
+    world.start(VmbusConfig::default(), ControllerConfig::default());
+    world.settle();
+    assert!(world.unit(0).info().read_only);
+    let request = Request::data(Op::Write, 0, world.buffer(0, 1), 4096);
+    let refused = world.submit(0, request).expect_err("read-only");
+    assert_eq!(refused.why, Why::ReadOnly);
+    assert_eq!(world.read(0, 0, 4096), Ok(vec![0; 4096]));
+    assert!(!world.unit(1).info().read_only);
+    let protected = IoError::Reported("the disk is write-protected");
+    assert_eq!(world.write(1, 8, &[1; 4096]), Err(protected));
+    world.assert_clean();
+}
+
+#[test]
+fn a_disk_without_unmap_is_unmapped_by_write_same() {
+    for block in [512, 4096] {
+        let disk = Disk::new(SECTORS);
+        let mut world = HvWorld::new(HostConfig::default());
+        let storvsp = world.plug(StorvspConfig::default());
+        let most = 64 * 512 / u64::from(block);
+        let lun = Lun::new(disk.clone()).blocks_of(block).writes_same(most);
+        storvsp.plug(0, lun);
+        world.start(VmbusConfig::default(), ControllerConfig::default());
+        world.settle();
+        assert_eq!(world.write(0, 0, &[7; 1 << 17]), Ok(()));
+        disk.clear_log();
+        let done = world.io(0, Request::discard(16, 160, false));
+        assert_eq!(done.expect("offered").result, Ok(()));
+        let discard = |sector, sectors| DiskOp::Discard {
+            sector,
+            sectors,
+            secure: false,
+        };
+        let pieces = [discard(16, 64), discard(80, 64), discard(144, 32)];
+        assert_eq!(disk.log(), pieces, "blocks of {block}");
+        assert_eq!(world.read(0, 16, 4096), Ok(vec![0; 4096]));
+        assert_eq!(world.read(0, 8, 4096), Ok(vec![7; 4096]));
+        world.assert_clean();
+    }
 }

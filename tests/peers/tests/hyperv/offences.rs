@@ -310,6 +310,7 @@ offences! {
     zero_block: "READ CAPACITY: blocks of 0 bytes" = unusable(O::ZeroBlock);
     huge_disk: "READ CAPACITY: a last block" = unusable(O::HugeDisk);
     capacity_too_short: "READ CAPACITY: capacity ends after 11 bytes" = unusable(O::CapacityTooShort);
+    modes_too_short: "MODE SENSE: MODE SENSE ends after 2 bytes" = unusable(O::ModesTooShort);
     wrong_page: "asked for VPD page 0x00, got 0x01" = unusable(O::WrongPage);
 }
 

@@ -17,6 +17,8 @@ pub struct Lun {
     pub naa: u64,
     /// Whether it can unmap.
     pub thin: bool,
+    /// Most blocks of a WRITE SAME, if it can unmap by that.
+    pub write_same: Option<u64>,
     /// Whether it has pages of limits and provisioning, as new ones have.
     pub modern: bool,
     /// Whether it may not be written.
@@ -38,6 +40,7 @@ impl Lun {
             serial: "firn-0001".to_owned(),
             naa: 0x6002_2480_0000_0001,
             thin: true,
+            write_same: None,
             modern: true,
             read_only: false,
             attention: None,
@@ -60,7 +63,14 @@ impl Lun {
         self
     }
 
-    /// The same as an old unit: no unmapping, no limits.
+    /// The same, with WRITE SAME of so many blocks instead of UNMAP.
+    #[must_use]
+    pub const fn writes_same(mut self, blocks: u64) -> Self {
+        (self.thin, self.write_same) = (false, Some(blocks));
+        self
+    }
+
+    /// The same as an old unit: no unmapping, no limits, no modes.
     #[must_use]
     pub fn old(mut self) -> Self {
         (self.thin, self.modern) = (false, false);

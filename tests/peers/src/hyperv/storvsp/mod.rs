@@ -131,6 +131,13 @@ impl Storvsp {
         }
     }
 
+    /// Has a unit refuse to be written from now on.
+    pub fn protect(&self, number: u8) {
+        if let Some(lun) = self.0.borrow_mut().luns.get_mut(&number) {
+            lun.read_only = true;
+        }
+    }
+
     /// Has a unit be too busy for so many reads and writes.
     pub fn busy(&self, number: u8, commands: u32) {
         if let Some(lun) = self.0.borrow_mut().luns.get_mut(&number) {

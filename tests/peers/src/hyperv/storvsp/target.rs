@@ -98,9 +98,9 @@ impl State {
             0x35 | 0x91 => lun.flush(),
             0x42 => lun.unmap(data),
             0x93 if cdb[1] & 8 != 0 => {
-                let (block, blocks) = (number(&cdb[2..10]), number(&cdb[10..14]));
-                lun.discard(block, blocks, data.len())
+                lun.write_same(number(&cdb[2..10]), number(&cdb[10..14]), data)
             }
+            0x1a if lun.modern => Ok(lun.modes(cdb, offences)),
             _ => Err((5, 0x20, 0)),
         };
         Some(result.unwrap_or_else(|(key, code, qualifier)| Outcome::check(key, code, qualifier)))
@@ -198,6 +198,24 @@ impl Lun {
         Ok(Outcome::good(taken))
     }
 
+    fn write_same(&self, block: u64, blocks: u64, data: &[u8]) -> Result<Outcome> {
+        let is_block = data.len() == self.block as usize && data.iter().all(|byte| *byte == 0);
+        let fits = self.write_same.is_some_and(|most| blocks <= most);
+        match is_block && fits {
+            true => self.discard(block, blocks, data.len()),
+            false => Err(INVALID_FIELD),
+        }
+    }
+
+    fn modes(&self, cdb: &[u8], offences: &Offences) -> Outcome {
+        let mut data = vec![3, 0, u8::from(self.read_only) << 7, 0];
+        data.truncate(cdb[4].into());
+        if offences.take(HvOffence::ModesTooShort) {
+            data.truncate(2);
+        }
+        Outcome::data(data)
+    }
+
     fn last(&self, offences: &Offences) -> (u64, u32) {
         let blocks = self.disk.capacity() / self.sectors();
         if offences.take(HvOffence::HugeDisk) {
@@ -266,10 +284,15 @@ impl Lun {
                 limits[20..24].copy_from_slice(&1u32.to_be_bytes());
                 let granularity = (1 << self.physical_exponent) as u32;
                 limits[24..28].copy_from_slice(&granularity.to_be_bytes());
+                let most = self.write_same.unwrap_or(0);
+                limits[32..40].copy_from_slice(&most.to_be_bytes());
                 limits
             }
             0xb1 if self.modern => vec![0, 1, 0, 0],
-            0xb2 if self.modern => vec![0, u8::from(self.thin) << 7, 2, 0],
+            0xb2 if self.modern => {
+                let by_write_same = u8::from(self.write_same.is_some()) << 6;
+                vec![0, u8::from(self.thin) << 7 | by_write_same, 2, 0]
+            }
             _ => return Err(INVALID_FIELD),
         };
         let mut data = vec![0, page, 0, content.len() as u8];
