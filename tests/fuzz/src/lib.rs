@@ -6,6 +6,7 @@
 
 pub mod blkback;
 pub mod bootinfo;
+pub mod ic;
 pub mod scsi;
 pub mod store;
 pub mod vmbus;

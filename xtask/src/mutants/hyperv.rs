@@ -17,6 +17,9 @@ const COMPLETE: &str = "drivers/hyperv/src/storvsc/complete.rs";
 const DISKS: &str = "drivers/hyperv/src/storvsc/disks.rs";
 const FOLLOW: &str = "drivers/hyperv/src/storvsc/follow.rs";
 const STEPS: &str = "drivers/hyperv/src/storvsc/steps.rs";
+const SERVICE: &str = "drivers/hyperv/src/ic/message.rs";
+const SERVE: &str = "drivers/hyperv/src/ic/serve.rs";
+const SCAN: &str = "drivers/hyperv/src/storvsc/scan.rs";
 const SENSE: &str = "drivers/scsi/src/sense.rs";
 const LUNS: &str = "drivers/scsi/src/luns.rs";
 
@@ -188,6 +191,48 @@ pub(super) const MUTANTS: &[Mutant] = &[
         STEPS,
         "unit.check_idle()?;",
         "let _ = unit.check_idle();",
+    ),
+    mutant(
+        "a service's packet is believed to be as long as it says",
+        SERVICE,
+        "if piped < size_of::<Head>() || piped > has - size_of::<Pipe>() {",
+        "if piped < size_of::<Head>() {",
+    ),
+    mutant(
+        "a hibernation is promised that cannot be",
+        SERVICE,
+        "4 if hibernates => Some(Command::Hibernate),",
+        "4 => Some(Command::Hibernate),",
+    ),
+    mutant(
+        "a message before a version is heeded",
+        SERVICE,
+        "(kind, None) => return Err(Offence::NoVersion(kind)),",
+        "(_, None) => News::Command(Command::PowerOff),",
+    ),
+    mutant(
+        "an old version of a service is chosen",
+        SERVICE,
+        "ours.iter().find(listed).copied()",
+        "ours.iter().rev().find(listed).copied()",
+    ),
+    mutant(
+        "the host is left without an answer",
+        SERVE,
+        "self.send(service, channel, transaction, &reply).await?;",
+        "let _ = (transaction, &reply);",
+    ),
+    mutant(
+        "a service is served on while the bus is to be unloaded",
+        SERVE,
+        "if self.held.get() || channel.is_rescinded() {",
+        "if channel.is_rescinded() {",
+    ),
+    mutant(
+        "a write-protected disk is said to be writable",
+        SCAN,
+        "found.info.read_only = read_only;",
+        "found.info.read_only = read_only && false;",
     ),
     mutant(
         "sense data beyond their length count",
