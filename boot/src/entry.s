@@ -4,8 +4,11 @@
 // paging off, EBX = physical address of hvm_start_info (Xen, pvh.pandoc).
 // Linux 64-bit (monitors that start ELF files): long mode on an identity map,
 // RSI = physical address of the zero page (Linux, x86 boot protocol).
+// Multiboot2 (GRUB, after BIOS and after EFI alike): the state of PVH, EBX =
+// physical address of the boot information. We ask for no EFI tags, so GRUB
+// ends EFI's boot services itself.
 //
-// Both end in `firn_start(kind: u32, info: u64, tsc: u64)` on the kernel's own
+// All end in `firn_start(kind: u32, info: u64, tsc: u64)` on the kernel's own
 // stack, in the high half, interrupts off, SSE on, AVX unreachable.
 
 .set IMAGE_BASE, 0xffffffff80000000
@@ -14,6 +17,8 @@
 .set EFER_LME_NXE, 0x900
 .set KIND_PVH, 1
 .set KIND_LINUX, 2
+.set KIND_MULTIBOOT2, 3
+.set MULTIBOOT2_MAGIC, 0xe85250d6
 
 .section .note.xen, "a", @note
 .balign 4
@@ -21,16 +26,40 @@
     .asciz "Xen"
     .long firn_pvh_entry
 
+// The linker script puts this first: GRUB looks in the first 32 KiB of the file.
+.section .boot.header, "a", @progbits
+.balign 8
+multiboot2_header:
+    .long MULTIBOOT2_MAGIC
+    .long 0                    // architecture: i386, 32-bit protected mode
+    .long multiboot2_header_end - multiboot2_header
+    .long 0x100000000 - (MULTIBOOT2_MAGIC + (multiboot2_header_end - multiboot2_header))
+    .short 3, 0                // entry address tag; e_entry is Linux's
+    .long 12
+    .long firn_multiboot2_entry
+    .balign 8
+    .short 0, 0                // last tag
+    .long 8
+multiboot2_header_end:
+
 .section .boot.text, "ax", @progbits
 .code32
+.global firn_multiboot2_entry
+firn_multiboot2_entry:
+    mov edi, ebx
+    mov ebx, KIND_MULTIBOOT2
+    jmp enter_from_32_bits
+
 .global firn_pvh_entry
 firn_pvh_entry:
+    mov edi, ebx
+    mov ebx, KIND_PVH
+enter_from_32_bits:            // ebx: kind, edi: information
     cli
     cld
     rdtsc
     mov esi, eax               // TSC at entry: esi low, ebp high
     mov ebp, edx
-    mov edi, ebx
     mov eax, CR4_WANT
     mov cr4, eax
     mov eax, offset boot_pml4
@@ -42,18 +71,18 @@ firn_pvh_entry:
     mov eax, CR0_WANT
     mov cr0, eax
     lgdt [boot_gdt_pointer]
-    .byte 0xea                 // ljmp 0x08:pvh_in_long_mode
-    .long pvh_in_long_mode
+    .byte 0xea                 // ljmp 0x08:in_long_mode
+    .long in_long_mode
     .word 8
 
 .code64
-pvh_in_long_mode:
+in_long_mode:
     mov eax, esi
     mov edx, ebp
     shl rdx, 32
     or rdx, rax
     mov esi, edi
-    mov edi, KIND_PVH
+    mov edi, ebx
     jmp enter_kernel
 
 .global firn_linux_entry

@@ -20,15 +20,15 @@ mod bare {
 
     /// Where the assembler entry points end: on the boot stack, in long mode,
     /// interrupts off. `info` is the physical address of what the monitor
-    /// handed over (hvm_start_info or the zero page), `tsc` the time stamp
+    /// handed over (hvm_start_info, the zero page or Multiboot2's tags), `tsc` the time stamp
     /// counter at the first instruction.
     // SAFETY: the only definition of this symbol in the image.
     #[unsafe(no_mangle)]
     extern "C" fn firn_start(kind: u32, info: u64, tsc: u64) -> ! {
-        let kind = if kind == 1 {
-            EntryKind::Pvh
-        } else {
-            EntryKind::Linux
+        let kind = match kind {
+            1 => EntryKind::Pvh,
+            2 => EntryKind::Linux,
+            _ => EntryKind::Multiboot2,
         };
         firn_kernel::start(kind, info, tsc)
     }

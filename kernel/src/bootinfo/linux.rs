@@ -31,7 +31,8 @@ pub(super) fn parse(
         return Err(BootInfoError::BadMagic { what, found: magic });
     }
     boot.rsdp = Some(u64_at(&page, RSDP)).filter(|&addr| addr != 0);
-    boot.read_command_line(split(&page, COMMAND_LINE, EXT_COMMAND_LINE), memory)?;
+    let command_line = split(&page, COMMAND_LINE, EXT_COMMAND_LINE);
+    boot.read_command_line(command_line, u64::MAX, memory)?;
 
     let size = split(&page, RAMDISK_SIZE, EXT_RAMDISK_SIZE);
     if size != 0 {

@@ -1,11 +1,12 @@
 //! What the monitor told us: memory map, command line, RSDP, modules.
 //!
-//! Two boot protocols end in one [`BootInfo`]: PVH (`pvh`) and the Linux
-//! 64-bit entry with its zero page (`linux`). The parsers read physical
-//! memory only through [`PhysMemory`], copy everything out once, and take
-//! nothing on trust: what is torn or absurd is an error that names it.
+//! Three boot protocols end in one [`BootInfo`]: PVH (`pvh`), the Linux 64-bit
+//! entry with its zero page (`linux`), and `multiboot2`. The parsers read
+//! physical memory only through [`PhysMemory`], copy everything out once, and
+//! take nothing on trust: what is torn or absurd is an error that names it.
 
 mod linux;
+mod multiboot2;
 mod pvh;
 
 use core::fmt;
@@ -26,6 +27,8 @@ pub enum EntryKind {
     Pvh,
     /// Linux 64-bit boot protocol: the zero page (`struct boot_params`).
     Linux,
+    /// Multiboot2: the boot information of GRUB (Multiboot2 Specification 2.0).
+    Multiboot2,
 }
 
 impl fmt::Display for EntryKind {
@@ -33,6 +36,7 @@ impl fmt::Display for EntryKind {
         f.write_str(match self {
             Self::Pvh => "PVH",
             Self::Linux => "Linux's 64-bit entry",
+            Self::Multiboot2 => "Multiboot2",
         })
     }
 }
@@ -57,7 +61,8 @@ pub struct MemoryEntry {
     pub kind: MemoryKind,
 }
 
-/// A file that the monitor loaded beside the kernel (an initrd).
+/// Memory that the monitor filled for us: a file loaded beside the kernel (an
+/// initrd), or Multiboot2's boot information.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Module {
     /// Physical address of the first byte.
@@ -98,8 +103,19 @@ pub enum BootInfoError {
         /// The value found.
         found: u32,
     },
-    /// The structure has no memory map (hvm_start_info before version 1).
+    /// There is no RAM in the memory map, or no map (hvm_start_info before
+    /// version 1).
     NoMemoryMap,
+    /// A tag of Multiboot2 is shorter than what it must hold, or runs out of
+    /// the boot information; or no last tag comes (`size` 0, at its end).
+    TornTag {
+        /// Its offset in the boot information; 0 is the whole.
+        at: u32,
+        /// Its length in bytes, as it says itself.
+        size: u32,
+    },
+    /// The loader left EFI's boot services running, which nobody asked for.
+    FirmwareAtWork,
     /// More entries than a sane monitor gives.
     TooMany {
         /// Entries of what.
@@ -116,7 +132,8 @@ pub enum BootInfoError {
         /// Its length.
         size: u64,
     },
-    /// The command line has no end within [`COMMAND_LINE_MAX`] bytes.
+    /// The command line has no end within [`COMMAND_LINE_MAX`] bytes, or
+    /// within its tag.
     CommandLineTooLong,
     /// The command line is not UTF-8; the offset of the first bad byte.
     CommandLineNotText(usize),
@@ -129,7 +146,11 @@ impl fmt::Display for BootInfoError {
                 write!(f, "{what} at {addr:#x} lies outside the first 4 GiB")
             }
             Self::BadMagic { what, found } => write!(f, "{what} has the wrong magic {found:#x}"),
-            Self::NoMemoryMap => write!(f, "the monitor gave no memory map (PVH version 0)"),
+            Self::NoMemoryMap => f.write_str("the monitor gave no memory map"),
+            Self::TornTag { at, size } => {
+                write!(f, "the boot information is torn at byte {at}: {size} bytes")
+            }
+            Self::FirmwareAtWork => f.write_str("EFI's boot services still run"),
             Self::TooMany { what, count } => write!(f, "{count} {what} are too many"),
             Self::AbsurdRange { what, start, size } => {
                 write!(f, "{what} at {start:#x} of {size:#x} bytes wraps around")
@@ -137,7 +158,7 @@ impl fmt::Display for BootInfoError {
             Self::CommandLineTooLong => {
                 write!(
                     f,
-                    "the command line is longer than {COMMAND_LINE_MAX} bytes"
+                    "the command line has no end, or more than {COMMAND_LINE_MAX} bytes"
                 )
             }
             Self::CommandLineNotText(at) => {
@@ -175,6 +196,7 @@ impl BootInfo {
         match entry {
             EntryKind::Pvh => pvh::parse(info, memory, &mut boot)?,
             EntryKind::Linux => linux::parse(info, memory, &mut boot)?,
+            EntryKind::Multiboot2 => multiboot2::parse(info, memory, &mut boot)?,
         }
         if boot.memory.iter().all(|e| e.kind != MemoryKind::Ram) {
             return Err(BootInfoError::NoMemoryMap);
@@ -193,6 +215,14 @@ impl BootInfo {
         } else {
             MemoryKind::Other(e820)
         };
+        // Firmware may cut what is one range into many.
+        if let Some(last) = self.memory.last_mut()
+            && last.kind == kind
+            && last.start + last.size == start
+        {
+            last.size += size;
+            return Ok(());
+        }
         let full = BootInfoError::TooMany {
             what: "memory map entries",
             count: u32::MAX,
@@ -211,10 +241,12 @@ impl BootInfo {
         self.modules.push(Module { start, size }).map_err(|_| full)
     }
 
-    /// Takes over the NUL-terminated command line at `addr` (0: none).
+    /// Takes over the NUL-terminated command line at `addr` (0: none), whose
+    /// NUL is among the first `most` bytes.
     fn read_command_line(
         &mut self,
         addr: u64,
+        most: u64,
         memory: &impl PhysMemory,
     ) -> Result<(), BootInfoError> {
         if addr == 0 {
@@ -224,6 +256,9 @@ impl BootInfo {
         loop {
             let mut byte = [0];
             let at = addr.checked_add(text.len() as u64);
+            if text.len() as u64 >= most {
+                return Err(BootInfoError::CommandLineTooLong);
+            }
             if !at.is_some_and(|at| memory.read(at, &mut byte)) {
                 return Err(BootInfoError::Unreachable {
                     what: "command line",
@@ -260,6 +295,24 @@ fn read_bytes<const N: usize>(
         true => Ok(bytes),
         false => Err(BootInfoError::Unreachable { what, addr }),
     }
+}
+
+/// Calls `take` with the first `N` bytes of each of `count` records from `addr`
+/// on, which lie `step` bytes apart.
+fn each<const N: usize>(
+    memory: &impl PhysMemory,
+    what: &'static str,
+    addr: u64,
+    (step, count): (u32, u32),
+    mut take: impl FnMut(&[u8; N]) -> Result<(), BootInfoError>,
+) -> Result<(), BootInfoError> {
+    for index in 0..u64::from(count) {
+        let at = addr
+            .checked_add(index * u64::from(step))
+            .ok_or(BootInfoError::Unreachable { what, addr })?;
+        take(&read_bytes(memory, what, at)?)?;
+    }
+    Ok(())
 }
 
 /// The little-endian `u32` at `offset`; offsets are constants of the callers,

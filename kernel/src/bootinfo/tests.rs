@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Physical memory that is `bytes` from address 0 on.
-struct Flat(Vec<u8>);
+pub(super) struct Flat(pub(super) Vec<u8>);
 
 impl PhysMemory for Flat {
     fn read(&self, addr: u64, into: &mut [u8]) -> bool {
@@ -19,16 +19,16 @@ impl PhysMemory for Flat {
 }
 
 impl Flat {
-    fn put(&mut self, at: usize, bytes: &[u8]) -> &mut Self {
+    pub(super) fn put(&mut self, at: usize, bytes: &[u8]) -> &mut Self {
         self.0[at..at + bytes.len()].copy_from_slice(bytes);
         self
     }
 
-    fn put32(&mut self, at: usize, value: u32) -> &mut Self {
+    pub(super) fn put32(&mut self, at: usize, value: u32) -> &mut Self {
         self.put(at, &value.to_le_bytes())
     }
 
-    fn put64(&mut self, at: usize, value: u64) -> &mut Self {
+    pub(super) fn put64(&mut self, at: usize, value: u64) -> &mut Self {
         self.put(at, &value.to_le_bytes())
     }
 }

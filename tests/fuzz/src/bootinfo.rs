@@ -15,12 +15,19 @@ impl PhysMemory for Memory<'_> {
 
 /// Runs one input.
 pub fn run(data: &[u8]) {
-    for kind in [EntryKind::Pvh, EntryKind::Linux] {
+    for kind in [EntryKind::Pvh, EntryKind::Linux, EntryKind::Multiboot2] {
         if let Ok(info) = BootInfo::parse(kind, 0, &Memory(data)) {
             let sane = |entry: &firn_kernel::bootinfo::MemoryEntry| {
                 entry.size > 0 && entry.start.checked_add(entry.size).is_some()
             };
             assert!(info.memory.iter().all(sane), "{:?}", info.memory);
+            let ends =
+                |module: &firn_kernel::bootinfo::Module| module.start.checked_add(module.size);
+            assert!(
+                info.modules.iter().all(|m| ends(m).is_some()),
+                "{:?}",
+                info.modules
+            );
             let _ = firn_kernel::cmdline::parse(&info.command_line, |_| {});
         }
     }

@@ -54,6 +54,62 @@ pub(crate) fn pvh_entry(file: &[u8]) -> Result<u64> {
     bail!("no note of owner Xen and type 18 in a PT_NOTE segment")
 }
 
+/// Of the Multiboot2 Specification 2.0, "OS image format".
+const MULTIBOOT2_MAGIC: u32 = 0xe852_50d6;
+const MULTIBOOT2_WITHIN: usize = 32 << 10;
+
+/// The 32-bit entry of Multiboot2, from the header that GRUB looks for; it must
+/// point into a loaded, executable segment.
+pub(crate) fn multiboot2_entry(file: &[u8]) -> Result<u64> {
+    let elf = parse(file)?;
+    let head = &file[..file.len().min(MULTIBOOT2_WITHIN)];
+    let words: Vec<_> = head
+        .as_chunks()
+        .0
+        .iter()
+        .map(|w| u32::from_le_bytes(*w))
+        .collect();
+    // Loaders take the first one that adds up, 8 bytes aligned.
+    let adds_up = |header: &&[u32]| {
+        let sum = header[..4]
+            .iter()
+            .fold(0, |sum: u32, word| sum.wrapping_add(*word));
+        header[0] == MULTIBOOT2_MAGIC && sum == 0
+    };
+    let starts = (0..words.len().saturating_sub(3)).step_by(2);
+    let header = starts
+        .map(|at| &words[at..])
+        .find(adds_up)
+        .with_context(|| {
+            format!("no Multiboot2 header that adds up in the first {MULTIBOOT2_WITHIN} bytes")
+        })?;
+    ensure!(
+        header[1] == 0,
+        "the Multiboot2 header is not for 32-bit x86"
+    );
+    let tags = header.get(4..header[2] as usize / 4);
+    let mut tags = tags.context("the Multiboot2 header runs out of its room")?;
+    let mut entry = None;
+    while let [kind, size, ..] = *tags {
+        match (kind & 0xffff, tags) {
+            (0, _) => {
+                let entry = entry.context("the Multiboot2 header has no entry address tag")?;
+                ensure!(
+                    executable_at(&elf, entry),
+                    "the Multiboot2 header points to {entry:#x}, which no executable segment holds"
+                );
+                return Ok(entry);
+            }
+            (3, [_, 12, address, ..]) => entry = Some(u64::from(*address)),
+            (other, _) => bail!("the Multiboot2 header has a tag {other} of {size} bytes"),
+        }
+        tags = tags
+            .get(size.next_multiple_of(8) as usize / 4..)
+            .unwrap_or(&[]);
+    }
+    bail!("the Multiboot2 header has no last tag")
+}
+
 /// The 64-bit entry (the Linux boot protocol) lies in executable memory, at
 /// the address where it is loaded.
 pub(crate) fn entry(file: &[u8]) -> Result<()> {
@@ -96,6 +152,7 @@ mod tests {
     fn a_good_file_passes() {
         let file = Sample::default().bytes();
         assert_eq!(pvh_entry(&file).unwrap(), 0x10_0010);
+        assert_eq!(multiboot2_entry(&file).unwrap(), 0x10_0008);
         entry(&file).unwrap();
         is_static(&file).unwrap();
     }
@@ -127,6 +184,39 @@ mod tests {
             ..Sample::default()
         };
         assert!(message(pvh_entry(&data.bytes())).contains("no executable"));
+    }
+
+    #[test]
+    fn each_broken_header_is_found() {
+        let broken = |sample: Sample| message(multiboot2_entry(&sample.bytes()));
+        let odd = Sample {
+            header_at: 268,
+            ..Sample::default()
+        };
+        assert!(broken(odd).contains("no Multiboot2 header"));
+        let late = Sample {
+            header_at: MULTIBOOT2_WITHIN - 8,
+            ..Sample::default()
+        };
+        assert!(broken(late).contains("no Multiboot2 header"));
+        let sum = Sample {
+            header_sum: 1,
+            ..Sample::default()
+        };
+        assert!(broken(sum).contains("adds up"));
+        let tag = Sample {
+            header_tag: 9,
+            ..Sample::default()
+        };
+        assert!(broken(tag).contains("a tag 9 of 12 bytes"));
+        let outside = Sample {
+            header_entry: 0x20_0000,
+            ..Sample::default()
+        };
+        assert!(broken(outside).contains("0x200000"));
+        let mut cut = Sample::default().bytes();
+        cut.truncate(cut.len() - 8);
+        assert!(message(multiboot2_entry(&cut)).contains("runs out"));
     }
 
     #[test]

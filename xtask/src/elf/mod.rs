@@ -18,6 +18,7 @@ const MAX_SIZE: usize = 1 << 20;
 pub(crate) struct Report {
     pub(crate) size: usize,
     pub(crate) pvh_entry: u64,
+    pub(crate) multiboot2_entry: u64,
     pub(crate) instructions: usize,
     /// Prebuilt functions that use the red zone.
     pub(crate) allowed: usize,
@@ -27,9 +28,9 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} bytes, PVH entry {:#x}, {} instructions without AVX, \
+            "{} bytes, entries: PVH {:#x}, Multiboot2 {:#x}; {} instructions without AVX, \
              no red zone in our own code ({} prebuilt functions use one)",
-            self.size, self.pvh_entry, self.instructions, self.allowed
+            self.size, self.pvh_entry, self.multiboot2_entry, self.instructions, self.allowed
         )
     }
 }
@@ -43,6 +44,10 @@ pub(crate) fn checks(stripped: &Path, debug: &Path) -> Result<Results> {
     Ok(vec![
         ("size", size(&small)),
         ("PVH note", layout::pvh_entry(&small).map(drop)),
+        (
+            "Multiboot2 header",
+            layout::multiboot2_entry(&small).map(drop),
+        ),
         ("entry point", layout::entry(&small)),
         ("static link", layout::is_static(&small)),
         ("code", code::check(&full).map(drop)),
@@ -67,6 +72,7 @@ pub(crate) fn check(stripped: &Path, debug: &Path) -> Result<Report> {
     Ok(Report {
         size: small.len(),
         pvh_entry: layout::pvh_entry(&small)?,
+        multiboot2_entry: layout::multiboot2_entry(&small)?,
         instructions: code.instructions,
         allowed: code.allowed,
     })

@@ -11,6 +11,12 @@ pub(crate) struct Sample {
     pub(crate) note_name: [u8; 4],
     pub(crate) note_type: u32,
     pub(crate) note_entry: u32,
+    /// Where the Multiboot2 header begins.
+    pub(crate) header_at: usize,
+    /// What all of its first four words add up to.
+    pub(crate) header_sum: u32,
+    pub(crate) header_tag: u16,
+    pub(crate) header_entry: u32,
 }
 
 impl Default for Sample {
@@ -23,13 +29,17 @@ impl Default for Sample {
             note_name: *b"Xen\0",
             note_type: 18,
             note_entry: 0x10_0010,
+            header_at: 264,
+            header_sum: 0,
+            header_tag: 3,
+            header_entry: 0x10_0008,
         }
     }
 }
 
 impl Sample {
     /// Header, two program headers (a segment of 64 bytes loaded at 1 MiB,
-    /// the note), the note, the segment.
+    /// the note), the note, the segment, the Multiboot2 header.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut file = Vec::new();
         file.extend(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
@@ -56,6 +66,16 @@ impl Sample {
         file.extend(self.note_name);
         file.extend(self.note_entry.to_le_bytes());
         file.extend([0x90; 64]);
+        file.resize(self.header_at, 0);
+        let head = [0xe852_50d6, 0, 40u32];
+        let sum = head
+            .iter()
+            .fold(0, |sum: u32, word| sum.wrapping_add(*word));
+        let check = self.header_sum.wrapping_sub(sum);
+        let tag = [u32::from(self.header_tag), 12, self.header_entry, 0];
+        for word in head.into_iter().chain([check]).chain(tag).chain([0, 8]) {
+            file.extend(word.to_le_bytes());
+        }
         file
     }
 }
