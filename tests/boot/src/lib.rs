@@ -6,6 +6,7 @@ mod again;
 mod bench;
 pub mod campaign;
 pub mod disks;
+mod emulator;
 mod events;
 pub mod ledger;
 pub mod monitor;
@@ -16,6 +17,7 @@ mod watched;
 
 pub use again::again;
 pub use bench::{Bench, DISK_BYTES, Lent};
+pub use emulator::{Emulator, Said};
 pub use events::Event;
 pub use results::JobResult;
 pub use scene::{Live, Scene, check_file};

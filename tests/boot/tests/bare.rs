@@ -2,42 +2,17 @@
 //! is none, when memory is short, and when the kernel goes down.
 
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use firn_boot_tests::{Bench, monitor};
-use firn_lab::{Cache, Images, Packages};
+use anyhow::{Result, ensure};
+use firn_boot_tests::{Bench, Emulator, Said, monitor};
+use firn_lab::Cache;
 
-/// How long a boot may take on a machine that is busy.
-const SECONDS: &str = "60";
-/// What QEMU's exit device makes of a crash.
-const CRASHED: i32 = 5;
-const MACHINE: &str = "-accel tcg -M q35 -nodefaults -display none -no-reboot \
-    -device isa-debug-exit,iobase=0xf4,iosize=1";
-
-/// Boots `elf` by PVH; returns the early console and QEMU's exit code.
-fn boot(elf: &Path, memory: &str, cmdline: &str) -> Result<(String, i32)> {
-    let cache = Cache::open()?;
-    Images::prepare(&cache, &|step| eprintln!("lab: {step}"))?;
-    let packages = Packages::unpacked(&cache).context("the packages are not unpacked")?;
-    let folder = cache.run_folder()?;
-    let console = folder.path("console");
-    let qemu = packages.command("usr/bin/qemu-system-x86_64", "qemu-system-x86_64");
-    let status = Command::new("timeout")
-        .arg(SECONDS)
-        .args(qemu)
-        .arg("-L")
-        .arg(packages.path("usr/share/qemu"))
-        .arg("-L")
-        .arg(packages.path("usr/share/seabios"))
-        .args(MACHINE.split_whitespace())
-        .arg("-debugcon")
-        .arg(format!("file:{}", console.display()))
-        .args(["-m", memory, "-append", cmdline, "-kernel"])
-        .arg(elf)
-        .status()?;
-    let text = std::fs::read_to_string(&console)?;
-    Ok((text, status.code().context("QEMU was killed")?))
+/// Boots `elf` by PVH.
+fn boot(elf: &Path, memory: &str, cmdline: &str) -> Result<Said> {
+    let elf = elf.to_string_lossy();
+    Emulator::new()?.run([
+        "-M", "q35", "-m", memory, "-append", cmdline, "-kernel", &elf,
+    ])
 }
 
 /// Boots the built ELF and checks that it crashed and said all of `words`.
@@ -46,11 +21,11 @@ fn says(memory: &str, cmdline: &str, words: &[&str]) -> Result<()> {
 }
 
 fn says_as(elf: &Path, memory: &str, cmdline: &str, words: &[&str]) -> Result<()> {
-    let (text, code) = boot(elf, memory, cmdline)?;
+    let Said { early: text, code } = boot(elf, memory, cmdline)?;
     for word in words {
         ensure!(text.contains(word), "no '{word}' in:\n{text}");
     }
-    ensure!(code == CRASHED, "exit code {code} after:\n{text}");
+    ensure!(code == Emulator::CRASHED, "exit code {code} after:\n{text}");
     Ok(())
 }
 
