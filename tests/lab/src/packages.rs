@@ -1,6 +1,6 @@
-//! The Debian packages that the lab is made of: downloaded with the machine's
-//! own apt (which checks the archive's signature) into a folder of their own,
-//! and unpacked there. Nothing is installed and no root is needed.
+//! The Debian packages that the lab and boot media are made of: downloaded with
+//! the machine's own apt (which checks the archive's signature) into a folder of
+//! their own, and unpacked there. Nothing is installed and no root is needed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,38 @@ use crate::cache::{Cache, sha256, sha256_file};
 /// The suite; the lab's image recipe knows its file names.
 pub const SUITE: &str = "trixie";
 
-/// What is asked of apt; dependencies come along.
-const PACKAGES: &[&str] = &[
+/// Packages that are fetched together and unpacked into a folder of their own.
+struct Set {
+    /// Its folder begins with this.
+    name: &'static str,
+    /// What they are for.
+    of: &'static str,
+    /// What is asked of apt; dependencies come along.
+    packages: &'static [&'static str],
+}
+
+/// What the lab is made of.
+const LAB: Set = Set {
+    name: "packages",
+    of: "the lab's",
+    packages: LAB_PACKAGES,
+};
+
+/// What boot media are made of and tried with. Apart from the lab's, so that
+/// nobody who wants only the one has to fetch the other.
+const MEDIA: Set = Set {
+    name: "media",
+    of: "the boot media's",
+    packages: &[
+        "grub-common",
+        "grub-efi-amd64-bin",
+        "grub-pc-bin",
+        "ovmf",
+        "qemu-utils",
+    ],
+};
+
+const LAB_PACKAGES: &[&str] = &[
     "xen-hypervisor-4.20-amd64",
     "xen-utils-4.20",
     "linux-image-amd64",
@@ -39,23 +69,22 @@ pub struct Packages {
     pub root: PathBuf,
 }
 
-impl Packages {
-    /// Downloads and unpacks the packages unless that is done already.
-    ///
-    /// # Errors
-    /// apt is missing or has no Debian mirror, a download fails, the disk is full.
-    pub(crate) fn prepare(cache: &Cache, report: &dyn Fn(&str)) -> Result<Self> {
-        if let Some(packages) = Self::unpacked(cache) {
+impl Set {
+    fn prepare(&self, cache: &Cache, report: &dyn Fn(&str)) -> Result<Packages> {
+        if let Some(packages) = self.unpacked(cache) {
             return Ok(packages);
         }
-        let folder = folder(cache);
-        let partial = cache.path("packages.partial");
+        let folder = self.folder(cache);
+        let partial = cache.path(&format!("{}.partial", self.name));
         let _none = fs::remove_dir_all(&partial);
-        report(&format!("downloading the lab's Debian packages ({SUITE})"));
-        download(&partial)?;
+        report(&format!(
+            "downloading {} Debian packages ({SUITE})",
+            self.of
+        ));
+        download(&partial, self.packages)?;
         report("unpacking the packages");
         let list = unpack(&partial)?;
-        let at = Self {
+        let at = Packages {
             root: partial.join("root"),
         };
         at.complete()?;
@@ -65,18 +94,48 @@ impl Packages {
         let _older = fs::remove_dir_all(&folder);
         fs::rename(&partial, &folder)?;
         let root = folder.join("root");
-        Ok(Self { root })
+        Ok(Packages { root })
     }
 
-    /// The packages, if they are there already: downloads nothing.
-    #[must_use]
-    pub fn unpacked(cache: &Cache) -> Option<Self> {
-        let folder = folder(cache);
+    fn unpacked(&self, cache: &Cache) -> Option<Packages> {
+        let folder = self.folder(cache);
         let root = folder.join("root");
         folder
             .join("packages.txt")
             .exists()
-            .then_some(Self { root })
+            .then_some(Packages { root })
+    }
+
+    /// Where the packages of today's list go.
+    fn folder(&self, cache: &Cache) -> PathBuf {
+        let recipe = sha256(self.packages.iter().flat_map(|p| [p.as_bytes(), b" "]));
+        cache.path(&format!("{}-{}", self.name, &recipe[..12]))
+    }
+}
+
+impl Packages {
+    /// The lab's packages; downloads and unpacks them unless that is done already.
+    ///
+    /// # Errors
+    /// apt is missing or has no Debian mirror, a download fails, the disk is full.
+    pub(crate) fn prepare(cache: &Cache, report: &dyn Fn(&str)) -> Result<Self> {
+        LAB.prepare(cache, report)
+    }
+
+    /// The packages of boot media: GRUB, OVMF and `qemu-img`; downloads and
+    /// unpacks them unless that is done already.
+    ///
+    /// # Errors
+    /// apt is missing or has no Debian mirror, a download fails, the disk is full.
+    pub fn of_media(cache: &Cache, report: &dyn Fn(&str)) -> Result<Self> {
+        let _lock = cache.lock(&|| report("waiting for another process that prepares the lab"))?;
+        MEDIA.prepare(cache, report)
+    }
+
+    /// The lab's packages, if they are there already: downloads nothing.
+    #[must_use]
+    pub fn unpacked(cache: &Cache) -> Option<Self> {
+        LAB.unpacked(cache)
     }
 
     /// Path of a file in the unpacked root.
@@ -116,11 +175,25 @@ impl Packages {
         ]
     }
 
+    /// Runs the unpacked `program` to its end; gives what it said.
+    ///
+    /// # Errors
+    /// It cannot be started or fails; the error shows the end of what it said.
+    pub fn run(&self, program: &str, args: &[&str]) -> Result<String> {
+        let name = program.rsplit('/').next().unwrap_or(program);
+        let mut argv = self.command(program, name);
+        argv.extend(args.iter().map(|a| (*a).to_owned()));
+        run(&argv)
+    }
+
     /// What the packages' own installation scripts would do, as far as needed.
     fn complete(&self) -> Result<()> {
         let lib = self.path("lib");
         if !lib.exists() {
             std::os::unix::fs::symlink("usr/lib", &lib)?;
+        }
+        if !self.path("usr/lib/modules").exists() {
+            return Ok(());
         }
         let mut depmod = self.command("usr/bin/kmod", "depmod");
         depmod.extend(["-b".into(), self.root.to_string_lossy().into_owned()]);
@@ -128,12 +201,6 @@ impl Packages {
         run(&depmod).context("listing the kernel's modules")?;
         Ok(())
     }
-}
-
-/// Where the packages of today's list go.
-fn folder(cache: &Cache) -> PathBuf {
-    let recipe = sha256(PACKAGES.iter().flat_map(|p| [p.as_bytes(), b" "]));
-    cache.path(&format!("packages-{}", &recipe[..12]))
 }
 
 /// Runs a command; an error shows the end of what it said.
@@ -202,7 +269,7 @@ fn apt(folder: &Path, args: &[&str]) -> Result<String> {
     run(&argv)
 }
 
-fn download(folder: &Path) -> Result<()> {
+fn download(folder: &Path, packages: &[&str]) -> Result<()> {
     let mirror = mirror()?;
     for part in [
         "apt/etc/apt/preferences.d",
@@ -221,7 +288,7 @@ fn download(folder: &Path) -> Result<()> {
     apt(folder, &["-qq", "update"]).context("reading the package lists")?;
     let mut install = vec!["-qq", "install", "-y", "--no-install-recommends"];
     install.push("--download-only");
-    install.extend(PACKAGES);
+    install.extend(packages);
     apt(folder, &install).context("downloading the packages")?;
     Ok(())
 }

@@ -72,10 +72,12 @@ const ROOMS: &[(&str, &[&str])] = &[
             "firn-jobs",
             "firn-kernel",
             "firn-lab",
+            "firn-media",
             "firn-peers",
             "firn-task",
         ],
     ),
+    ("firn-media", &["firn-lab"]),
 ];
 
 /// Our crates and what each one uses of ours.

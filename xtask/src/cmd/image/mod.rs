@@ -1,6 +1,7 @@
 //! `cargo xtask image`: the ELF packed for a host, and freeze images on disk
 //! files.
 
+mod build;
 mod check;
 mod format;
 mod show;
@@ -18,6 +19,7 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum What {
+    Build(build::Args),
     Xl(xl::Args),
     Inspect(show::Args),
     Verify(check::VerifyArgs),
@@ -27,6 +29,7 @@ enum What {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
+        What::Build(args) => build::run(args),
         What::Xl(args) => xl::run(args),
         What::Inspect(args) => show::run(args),
         What::Verify(args) => check::verify(args),
