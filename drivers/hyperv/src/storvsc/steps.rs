@@ -61,8 +61,8 @@ impl<H: Hal> Unit<H> {
     }
 
     /// Waits until everything that jobs had in flight has completed and its
-    /// completion was handed out by [`Queue::poll`], which is the main loop's to
-    /// call.
+    /// completion was handed out by [`Queue::poll`](firn_block::Queue::poll), which
+    /// is the main loop's to call.
     ///
     /// # Errors
     /// [`WhyNot::Deadline`] with how much was left; [`WhyNot::State`] when the

@@ -59,8 +59,8 @@ impl<H: Hal> Vbd<H> {
     }
 
     /// Waits until everything that jobs had in flight has completed and its
-    /// completion was handed out by [`Queue::poll`], which is the main loop's to
-    /// call. Asks for events by itself: also a disk whose jobs polled wakes the
+    /// completion was handed out by [`Queue::poll`](firn_block::Queue::poll), which
+    /// is the main loop's to call. Asks for events by itself: also a disk whose jobs polled wakes the
     /// machine.
     ///
     /// # Errors
