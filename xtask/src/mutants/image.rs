@@ -12,6 +12,7 @@ const SLOTS: &str = "drivers/image/src/slots.rs";
 const STATES: &str = "drivers/image/src/store/header.rs";
 const SUM: &str = "drivers/image/src/format/sum.rs";
 const TABLE: &str = "drivers/image/src/format/table.rs";
+const TARGET: &str = "drivers/image/src/store/target.rs";
 const WRITE: &str = "drivers/image/src/store/write.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -126,9 +127,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "pages that were not stored keep what was there",
-        LOAD,
-        "absent.for_each(|page| memory.zero(page * PAGE, PAGE));",
-        "absent.for_each(|page| memory.zero(page * PAGE, 0));",
+        TARGET,
+        "absent.for_each(|page| self.memory.zero(page * PAGE, PAGE));",
+        "absent.for_each(|page| self.memory.zero(page * PAGE, 0));",
     ),
     mutant(
         "zero pages are stored",

@@ -267,8 +267,8 @@ const DRIVERS: &[Mutant] = &[
     mutant(
         "what was answered before a suspend is issued again",
         REISSUE,
-        "self.reap(usize::MAX);",
-        "self.reap(0);",
+        "self.take_responses(usize::MAX);",
+        "self.take_responses(0);",
     ),
     mutant(
         "a suspend called off takes back the one before",
