@@ -1,6 +1,7 @@
 //! A whole guest with a disk, and a backend, a toolstack and a hypervisor that
 //! do what the input says.
 
+use super::each_act;
 use arbitrary::{Arbitrary, Unstructured};
 use firn_block::gate::Lifecycle;
 use firn_block::{Buffer, DiskId, Op, Queue, Request, TokenId};
@@ -14,6 +15,7 @@ use firn_xen::blkfront::{StepError, Terms, Vbd, VbdConfig};
 use firn_xen::suspend::SuspendError;
 use firn_xen::wire::errno::Errno;
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -501,17 +503,14 @@ pub fn run(data: &[u8]) {
         return;
     };
     let mut case = Case::new(&setup);
-    for _ in 0..super::MOST_ACTS {
-        let Ok(act) = Act::arbitrary(&mut input) else {
-            break;
-        };
+    let acted = each_act(&mut input, |act: Act| {
         case.act(&act);
-        if case.stranded {
-            return;
+        match case.stranded {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
         }
-        if input.is_empty() {
-            break;
-        }
+    });
+    if acted.is_continue() {
+        case.finish();
     }
-    case.finish();
 }

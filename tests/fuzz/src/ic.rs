@@ -21,5 +21,8 @@ pub fn run(data: &[u8]) {
     assert_eq!(piped as usize + 8, reply.len());
     assert_eq!(reply[24], packet[24], "its own transaction");
     let told = matches!(news, News::Command(_) | News::Time { .. });
-    assert!(!told || agreed.is_some(), "nothing is heeded without a version");
+    assert!(
+        !told || agreed.is_some(),
+        "nothing is heeded without a version"
+    );
 }

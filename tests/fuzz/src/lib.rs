@@ -11,5 +11,26 @@ pub mod scsi;
 pub mod store;
 pub mod vmbus;
 
+use arbitrary::{Arbitrary, Unstructured};
+use std::ops::ControlFlow;
+
 /// Acts of one input that are carried out; more only make it slow.
 const MOST_ACTS: usize = 200;
+
+/// Carries out what the input says, act by act, until it ends or `carry_out` does
+/// not go on.
+fn each_act<'a, A: Arbitrary<'a>>(
+    input: &mut Unstructured<'a>,
+    mut carry_out: impl FnMut(A) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    for _ in 0..MOST_ACTS {
+        let Ok(act) = A::arbitrary(input) else {
+            break;
+        };
+        carry_out(act)?;
+        if input.is_empty() {
+            break;
+        }
+    }
+    ControlFlow::Continue(())
+}

@@ -1,6 +1,7 @@
 //! The store client and the bus, against bytes and messages from a daemon that
 //! does what the input says.
 
+use super::each_act;
 use arbitrary::{Arbitrary, Unstructured};
 use firn_block::shm::Region;
 use firn_peers::{Channel, FakeMachine, GUEST, Guest};
@@ -11,6 +12,7 @@ use firn_xen::store::Store;
 use firn_xen::wire::xs::{Header, Interface, MessageType, RING_SIZE};
 use std::collections::VecDeque;
 use std::mem::offset_of;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -310,20 +312,15 @@ pub fn run(data: &[u8]) {
     rest(&mut guest);
 
     let mut input = Unstructured::new(data);
-    for _ in 0..super::MOST_ACTS {
-        let Ok(act) = Act::arbitrary(&mut input) else {
-            break;
-        };
+    let _ = each_act(&mut input, |act: Act| {
         if let Act::Advance(millis) = act {
             machine.advance(Duration::from_millis(millis.into()));
         }
         daemon.listen();
         daemon.act(act);
         rest(&mut guest);
-        if input.is_empty() {
-            break;
-        }
-    }
+        ControlFlow::Continue(())
+    });
     // Silence from now on: every wait ends.
     for _ in 0..40 {
         machine.advance(Duration::from_secs(1));

@@ -1,6 +1,7 @@
 //! A whole guest with disks behind VMBus, and a host that does what the input
 //! says, with bytes that go wrong where it says so.
 
+use super::each_act;
 use arbitrary::{Arbitrary, Unstructured};
 use firn_block::gate::Lifecycle;
 use firn_block::{Armed, DiskId, Op, Queue, Request, TokenId};
@@ -12,6 +13,7 @@ use firn_peers::hyperv::{
     HostConfig, HvMachine, HvOffence, HvViolation, HvWorld, Lun, StorvspConfig,
 };
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -295,14 +297,9 @@ pub fn run(data: &[u8]) {
         return;
     };
     let mut case = Case::new(&setup);
-    for _ in 0..super::MOST_ACTS {
-        let Ok(act) = Act::arbitrary(&mut input) else {
-            break;
-        };
+    let _ = each_act(&mut input, |act: Act| {
         case.act(&act);
-        if input.is_empty() {
-            break;
-        }
-    }
+        ControlFlow::Continue(())
+    });
     case.finish();
 }
