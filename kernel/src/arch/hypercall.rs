@@ -1,7 +1,9 @@
 //! The hypercall instruction of Xen: `vmcall` on Intel, `vmmcall` on AMD.
 //!
 //! Calling convention (Xen, `public/arch-x86/xen-x86_64.h`): number in RAX,
-//! arguments in RDI RSI RDX (R10 R8 unused here), result in RAX; no other register changes.
+//! arguments in RDI RSI RDX (R10 R8 unused here), result in RAX. Xen may change the
+//! registers of arguments (a call that it continues does, and every one of a debug
+//! build), and no other.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -58,14 +60,14 @@ unsafe fn raw(number: u32, args: [u64; 3]) -> i64 {
     if USE_VMMCALL.load(Ordering::Relaxed) {
         // SAFETY: the caller vouches for the arguments; memory is clobbered.
         unsafe {
-            asm!("vmmcall", inlateout("rax") number => result, in("rdi") a, in("rsi") b,
-                 in("rdx") c, options(nostack));
+            asm!("vmmcall", inlateout("rax") number => result, inlateout("rdi") a => _,
+                 inlateout("rsi") b => _, inlateout("rdx") c => _, options(nostack));
         }
     } else {
         // SAFETY: as above.
         unsafe {
-            asm!("vmcall", inlateout("rax") number => result, in("rdi") a, in("rsi") b,
-                 in("rdx") c, options(nostack));
+            asm!("vmcall", inlateout("rax") number => result, inlateout("rdi") a => _,
+                 inlateout("rsi") b => _, inlateout("rdx") c => _, options(nostack));
         }
     }
     result.cast_signed()

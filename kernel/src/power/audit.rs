@@ -5,11 +5,15 @@
 //! address was a pointer once. Most are dead: whoever moves a value moves its
 //! unused bytes too, with what the stack held there. The rest would lead into
 //! another boot's memory after a restore. Nobody can tell the two apart by
-//! looking, so an audit makes every such word unusable: whoever still uses it
-//! faults, here or after the restore, at the very place. Whatever goes on after
-//! an audited freeze has shown that it needs nothing of its former boot
-//! (docs/adr/0012-adopting-job-memory.md). Code and constants of the image are allowed, as the
-//! build must be the same.
+//! looking, so an audit makes every such word unusable as an address: whoever
+//! still follows it faults, here or after the restore, at the very place. Whatever
+//! goes on after an audited freeze has shown that it needs nothing of its former
+//! boot (docs/adr/0012-adopting-job-memory.md). Code and constants of the image are
+//! allowed, as the build must be the same.
+//!
+//! A word can be dead in part: the tag of an enum lies in its lowest bytes, and
+//! what is left of a pointer in the rest. So only what makes a word an address of
+//! the upper half is replaced, its highest bytes; they say where it pointed, too.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -24,8 +28,17 @@ const WORD: usize = 8;
 /// Findings that are kept; the rest is counted.
 const KEPT: usize = 32;
 
-/// No address of x86-64: who follows it faults.
-pub const POISON: u64 = 0x8b00_7dea_d000_0000;
+/// The highest bytes of a word that was an address: who follows it faults, as they
+/// are neither all ones nor all zeroes (Intel SDM, volume 1, 3.3.7.1).
+const POISON: u64 = 0xdead << KEPT_BITS;
+/// How much of such a word stays as it is.
+const KEPT_BITS: u32 = 48;
+
+/// `word` as an audit leaves it: no address any more, its lower bytes unchanged.
+#[must_use]
+pub const fn poisoned(word: u64) -> u64 {
+    POISON | word & ((1 << KEPT_BITS) - 1)
+}
 
 /// A word of job memory that was an address of boot memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,9 +90,9 @@ pub struct Audit {
 }
 
 /// Looks at every word of `memory` but those on `free` pages (rising ranges of
-/// page numbers) for addresses in one of the `forbidden` windows, and writes
-/// [`POISON`] over them. `owners` are sorted by address; what jobs read from and
-/// write to disks is data and stays as it is.
+/// page numbers) for addresses in one of the `forbidden` windows, and makes them
+/// [`poisoned`]. `owners` are sorted by address; what jobs read from and write to
+/// disks is data and stays as it is.
 pub fn audit(
     memory: &Region,
     free: &[Range<usize>],
@@ -100,7 +113,7 @@ pub fn audit(
                 audit.data += 1;
                 continue;
             }
-            memory.atomic_u64(offset).store(POISON, Relaxed);
+            memory.atomic_u64(offset).store(poisoned(word), Relaxed);
             audit.count += 1;
             if audit.findings.len() < KEPT {
                 let owner = owner(owners, at);
@@ -189,10 +202,25 @@ mod tests {
         assert_eq!(first.owner, "offset 0xff8 of task 3");
         assert_eq!(second.into, "statics");
         assert!(second.owner.ends_with("in something else"));
-        assert_eq!(memory.read::<u64>(at(0, 511)), POISON);
+        assert_eq!(memory.read::<u64>(at(0, 511)), poisoned(BOOT));
         assert_eq!(memory.read::<u64>(at(0, 0)), BOOT - 1);
         let again = super::audit(&memory, &[], &windows(), &owners);
         assert_eq!(again.count, 0);
+    }
+
+    /// A value whose tag lies before bytes that nobody uses, as a completion's
+    /// result in a queue: what the stack held there was a pointer.
+    #[test]
+    fn the_live_half_of_a_word_stays_as_it_is() {
+        let memory = take(1);
+        memory.zero(0, memory.len());
+        memory.write(8, &(BOOT + 0x7dea_d000));
+        memory.write(8, &6_u16);
+        let audit = audit(&memory, &[], &windows(), &[]);
+        assert_eq!(audit.count, 1);
+        assert_eq!(memory.read::<u16>(8), 6);
+        let highest = memory.read::<u64>(8).cast_signed() >> 47;
+        assert!(![0, -1].contains(&highest), "still an address");
     }
 
     #[test]

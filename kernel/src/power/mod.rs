@@ -21,7 +21,7 @@ mod suspend;
 
 use spin::Once;
 
-pub use audit::{Audit, Finding, Owner, POISON, audit};
+pub use audit::{Audit, Finding, Owner, audit, poisoned};
 #[cfg(firn_bare)]
 pub(crate) use boot::{Begin, begin, limits};
 pub use device::VbdDevice;
