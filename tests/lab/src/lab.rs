@@ -14,7 +14,7 @@ use crate::client::{Client, Output};
 use crate::complaints::Destroyed;
 use crate::guest::{Guest, GuestSpec};
 use crate::images::Images;
-use crate::machine::{self, Host, LabConfig, Machine};
+use crate::machine::{self, Ended, Host, LabConfig, Machine};
 use crate::qemu_xen::Qemu;
 use crate::{agent_binary, here, tree::Tree};
 
@@ -40,12 +40,17 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Boots a lab and waits until its agent answers.
+    /// Boots a lab and waits until its agent answers. Where the emulator breaks
+    /// down by itself before that, it is started again: nothing has run yet.
     ///
     /// # Errors
     /// A disk file is missing, QEMU does not start, or the machine does not
     /// come up; the message shows the end of its serial line.
     pub fn boot(images: &Images, config: &LabConfig, report: &dyn Fn(&str)) -> Result<Self> {
+        machine::until_it_runs(report, || Self::boot_once(images, config, report))
+    }
+
+    fn boot_once(images: &Images, config: &LabConfig, report: &dyn Fn(&str)) -> Result<Self> {
         let run = Cache::open()?.run_folder()?;
         let mut overlay = Tree::default();
         overlay.file("bin/firn-lab-agent", 0o755, agent_binary::build()?);
@@ -63,7 +68,10 @@ impl Lab {
             Err(error) => {
                 let tails = started.machine.tails();
                 started.machine.stop(Duration::ZERO);
-                return Err(error.context(tails));
+                return Err(match error.is::<Ended>() {
+                    true => error,
+                    false => error.context(tails),
+                });
             }
         };
         Ok(Self {

@@ -1,9 +1,11 @@
 //! The emulated machine: QEMU's command line and process.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -11,6 +13,12 @@ use anyhow::{Context, Result, bail};
 use crate::cache::RunFolder;
 use crate::images::Images;
 use crate::transcript::tail;
+
+/// SIGABRT.
+const ABORTED: i32 = 6;
+
+/// Emulators that may break down before one boots.
+const MOST_BOOTS: usize = 3;
 
 /// What runs in the emulated machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -252,13 +260,60 @@ fn disk_file(path: &Path) -> Result<String> {
     Ok(text.replace(',', ",,"))
 }
 
-impl Machine {
-    /// Fails if the emulator has ended.
-    pub(crate) fn check(&mut self) -> Result<()> {
-        if let Some(status) = self.child.try_wait()? {
-            bail!("the lab's emulator ended ({status}):\n{}", self.tails());
+/// The emulator is gone.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    status: ExitStatus,
+    tails: String,
+}
+
+impl Ended {
+    /// It found a fault in itself (a failed assertion), rather than being told to
+    /// end or refusing its command line.
+    fn is_its_own_fault(&self) -> bool {
+        self.status.signal() == Some(ABORTED)
+    }
+}
+
+/// Boots until it goes well, or fails for another reason than that the emulator
+/// broke down by itself: before the end of a boot that costs nothing but time.
+pub(crate) fn until_it_runs<T>(
+    report: &dyn Fn(&str),
+    mut boot: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    for _ in 1..MOST_BOOTS {
+        let error = match boot() {
+            Ok(booted) => return Ok(booted),
+            Err(error) => error,
+        };
+        if !error.downcast_ref().is_some_and(Ended::is_its_own_fault) {
+            return Err(error);
         }
-        Ok(())
+        report(&format!("{error:#}\nnothing ran in it yet: once more"));
+    }
+    boot()
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { status, tails } = self;
+        write!(f, "the lab's emulator ended ({status}):\n{tails}")
+    }
+}
+
+impl std::error::Error for Ended {}
+
+impl Machine {
+    /// Fails with [`Ended`] if the emulator has.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(Ended {
+                status,
+                tails: self.tails(),
+            }
+            .into()),
+        }
     }
 
     /// What the machine's serial line said: Xen, dom0, guests' port 0xE9.
@@ -288,5 +343,41 @@ impl Machine {
         }
         let _ended = self.child.kill();
         let _status = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn ended(status: i32) -> anyhow::Error {
+        let status = ExitStatus::from_raw(status);
+        let tails = String::new();
+        anyhow::Error::from(Ended { status, tails }).context("while it booted")
+    }
+
+    /// How often a machine is booted that fails like this, and whether it runs.
+    fn boots(failures: &[i32]) -> (usize, bool) {
+        let (boots, told) = (Cell::new(0), Cell::new(0));
+        let outcome = until_it_runs(&|_| told.set(told.get() + 1), || {
+            boots.set(boots.get() + 1);
+            match failures.get(boots.get() - 1) {
+                Some(&status) => Err(ended(status)),
+                None => Ok(()),
+            }
+        });
+        assert!(told.get() < boots.get(), "each further boot is told of");
+        (boots.get(), outcome.is_ok())
+    }
+
+    #[test]
+    fn only_an_emulator_that_breaks_down_by_itself_is_started_again() {
+        assert_eq!(boots(&[]), (1, true));
+        assert_eq!(boots(&[ABORTED]), (2, true));
+        assert_eq!(boots(&[ABORTED; 9]), (MOST_BOOTS, false));
+        let refused = 1 << 8;
+        assert_eq!(boots(&[refused]), (1, false));
     }
 }
