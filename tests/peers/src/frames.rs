@@ -75,6 +75,11 @@ impl Frames {
     pub(crate) fn lend(&mut self, region: &Region) {
         let first = self.next;
         self.next += region.page_count() as u64 + 1;
+        self.lend_at(first, region);
+    }
+
+    /// The same, at given frames.
+    pub(crate) fn lend_at(&mut self, first: u64, region: &Region) {
         self.insert(first, region.alias(), true);
     }
 

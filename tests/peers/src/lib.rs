@@ -21,7 +21,7 @@ mod store;
 mod world;
 
 pub use blkback::{
-    BlkBack, BlkOffence, Config, Counters, DiscardConfig, Disk, DiskOp, Order, Publish,
+    Backing, BlkBack, BlkOffence, Config, Counters, DiscardConfig, Disk, DiskOp, Order, Publish,
 };
 pub use io::{SECTORS, completions, live, pattern};
 pub use machine::{

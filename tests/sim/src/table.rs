@@ -368,9 +368,7 @@ impl Stage {
     }
 
     fn image_headers(&self) -> Vec<u8> {
-        let mut headers = vec![0; 8192];
-        self.life.hardware.disks[1].1.read(0, &mut headers);
-        headers
+        self.life.hardware.disks[1].1.content(0, 16)
     }
 
     fn writes(&self) -> u64 {

@@ -54,8 +54,7 @@ const fn sector(seq: u64) -> u64 {
 /// # Errors
 /// Which one is not there.
 pub fn check(disk: &Disk, acked: impl IntoIterator<Item = u64>) -> Result<(), String> {
-    let mut bytes = vec![0; (ROOM * SECTOR) as usize];
-    disk.read(0, &mut bytes);
+    let bytes = disk.content(0, ROOM);
     for seq in acked {
         let at = (sector(seq) * SECTOR) as usize;
         let there = parse(&bytes[at..at + SECTOR as usize]);
@@ -77,8 +76,7 @@ pub fn audit(disk: &Disk, acks: &Acks) -> Result<(), String> {
     let Some(layout) = Layout::new(LEDGER, 0, LEDGER_SECTORS * SECTOR, SECTOR) else {
         return Err("a ledger of an impossible layout".into());
     };
-    let mut bytes = vec![0; (LEDGER_SECTORS * SECTOR) as usize];
-    disk.read(0, &mut bytes);
+    let bytes = disk.content(0, LEDGER_SECTORS);
     let mut audit = Audit::new(layout);
     for (slot, record) in (0..).zip(bytes.chunks_exact(SECTOR as usize)) {
         audit.look(slot, record);
@@ -242,12 +240,12 @@ mod tests {
     fn a_missing_or_old_record_is_noticed() {
         let disk = Disk::new(ROOM);
         for seq in 1..=ROOM + 5 {
-            disk.write(sector(seq), &record(seq));
+            disk.set_content(sector(seq), &record(seq));
         }
         assert_eq!(check(&disk, 1..=ROOM + 5), Ok(()));
-        disk.write(sector(ROOM + 5), &record(5));
+        disk.set_content(sector(ROOM + 5), &record(5));
         assert!(check(&disk, [ROOM + 5]).is_err());
-        disk.write(sector(ROOM + 5), &[0; 512]);
+        disk.set_content(sector(ROOM + 5), &[0; 512]);
         assert!(check(&disk, [ROOM + 5]).is_err());
         assert_eq!(check(&disk, 1..5), Ok(()));
     }

@@ -1,8 +1,10 @@
-//! A disk in memory: sparse, with a volatile cache and a log.
+//! A disk in memory: sparse, with a volatile cache and a log. Or one whose data lie
+//! elsewhere.
 
 use firn_block::SECTOR;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::rc::Rc;
 
 const BYTES: usize = SECTOR as usize;
@@ -38,12 +40,42 @@ pub enum DiskOp {
     },
 }
 
+/// Where the data of a disk lie that is not in memory. Whole sectors only, all of
+/// them on the disk.
+pub trait Backing {
+    /// Reads sectors.
+    ///
+    /// # Errors
+    /// What the medium says.
+    fn read(&mut self, sector: u64, to: &mut [u8]) -> io::Result<()>;
+
+    /// Writes sectors, if only into a cache.
+    ///
+    /// # Errors
+    /// What the medium says.
+    fn write(&mut self, sector: u64, from: &[u8]) -> io::Result<()>;
+
+    /// Makes durable what was written.
+    ///
+    /// # Errors
+    /// What the medium says.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// Gives sectors back.
+    ///
+    /// # Errors
+    /// What the medium says.
+    fn discard(&mut self, sector: u64, sectors: u64) -> io::Result<()>;
+}
+
 /// Told of everything that a disk did, right after it.
 type Observer = Rc<dyn Fn(&Disk, DiskOp)>;
 
 #[derive(Default)]
 struct State {
     capacity: u64,
+    /// Where its data lie, if not here.
+    backing: Option<Box<dyn Backing>>,
     sectors: BTreeMap<u64, Box<Sector>>,
     /// What a sector was since the last flush, where the cache holds something
     /// newer: what is on the medium first.
@@ -81,6 +113,15 @@ impl Disk {
             ..State::default()
         };
         Self(Rc::new(RefCell::new(state)))
+    }
+
+    /// A disk whose data lie elsewhere. It keeps no log, and loses nothing: what
+    /// becomes of unflushed data is its backing's affair.
+    #[must_use]
+    pub fn over(capacity: u64, backing: impl Backing + 'static) -> Self {
+        let disk = Self::new(capacity);
+        disk.0.borrow_mut().backing = Some(Box::new(backing));
+        disk
     }
 
     /// Size in sectors.
@@ -202,7 +243,9 @@ impl Disk {
     pub(crate) fn record(&self, op: DiskOp) {
         let observer = {
             let mut state = self.0.borrow_mut();
-            state.log.push(op);
+            if state.backing.is_none() {
+                state.log.push(op);
+            }
             state.observer.clone()
         };
         if let Some(observer) = observer {
@@ -228,40 +271,68 @@ impl Disk {
     }
 
     /// Reads whole sectors, cache included.
-    pub fn read(&self, sector: u64, to: &mut [u8]) {
+    ///
+    /// # Errors
+    /// What its backing says.
+    pub fn read(&self, sector: u64, to: &mut [u8]) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        if let Some(backing) = &mut state.backing {
+            return backing.read(sector, to);
+        }
         let (chunks, _) = to.as_chunks_mut::<BYTES>();
-        let state = self.0.borrow();
         for (at, chunk) in (sector..).zip(chunks) {
             *chunk = state.sectors.get(&at).map_or([0; BYTES], |data| **data);
         }
+        Ok(())
     }
 
     /// Writes whole sectors into the cache.
-    pub fn write(&self, sector: u64, from: &[u8]) {
-        let (chunks, _) = from.as_chunks::<BYTES>();
+    ///
+    /// # Errors
+    /// What its backing says.
+    pub fn write(&self, sector: u64, from: &[u8]) -> io::Result<()> {
         let mut state = self.0.borrow_mut();
         state.writes += 1;
+        if let Some(backing) = &mut state.backing {
+            return backing.write(sector, from);
+        }
+        let (chunks, _) = from.as_chunks::<BYTES>();
         for (at, chunk) in (sector..).zip(chunks) {
             state.put(at, Some(Box::new(*chunk)));
         }
+        Ok(())
     }
 
     /// Makes everything written so far durable.
-    pub fn flush(&self) {
+    ///
+    /// # Errors
+    /// What its backing says.
+    pub fn flush(&self) -> io::Result<()> {
         let mut state = self.0.borrow_mut();
+        if let Some(backing) = &mut state.backing {
+            return backing.flush();
+        }
         if !state.lies {
             state.behind.clear();
         }
+        Ok(())
     }
 
     /// Makes sectors read as zeros.
-    pub fn discard(&self, sector: u64, sectors: u64) {
+    ///
+    /// # Errors
+    /// What its backing says.
+    pub fn discard(&self, sector: u64, sectors: u64) -> io::Result<()> {
         let mut state = self.0.borrow_mut();
         state.writes += 1;
+        if let Some(backing) = &mut state.backing {
+            return backing.discard(sector, sectors);
+        }
         let range = sector..sector + sectors;
         let gone: Vec<u64> = state.sectors.range(range).map(|(at, _)| *at).collect();
         for at in gone {
             state.put(at, None);
         }
+        Ok(())
     }
 }

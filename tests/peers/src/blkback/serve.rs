@@ -10,6 +10,7 @@ use firn_xen::wire::blkif::{
 };
 use firn_xen::wire::grant_table::GrantRef;
 use std::collections::VecDeque;
+use std::io;
 use std::rc::Rc;
 
 /// One request on the way.
@@ -126,43 +127,47 @@ impl Job {
         let Work {
             sector, sectors, ..
         } = *work;
-        if !disk.admits(sector, sectors) {
-            return Status::ERROR;
+        let admitted = disk.admits(sector, sectors);
+        match admitted && work.carry_out(self.operation, disk).is_ok() {
+            true => Status::OKAY,
+            false => Status::ERROR,
         }
-        match self.operation {
-            Operation::READ => work.read(disk),
-            Operation::WRITE => work.write(disk),
-            Operation::WRITE_BARRIER => {
-                disk.flush();
-                disk.record(DiskOp::Flush);
-                work.write(disk);
-                disk.flush();
-            }
-            Operation::FLUSH_DISKCACHE => {
-                work.write(disk);
-                disk.flush();
-                disk.record(DiskOp::Flush);
-            }
-            _ => {
-                disk.discard(sector, sectors);
-                let secure = work.secure;
-                disk.record(DiskOp::Discard {
-                    sector,
-                    sectors,
-                    secure,
-                });
-            }
-        }
-        Status::OKAY
     }
 }
 
 impl Work {
-    fn read(&self, disk: &Disk) {
+    fn carry_out(&self, operation: Operation, disk: &Disk) -> io::Result<()> {
+        match operation {
+            Operation::READ => self.read(disk)?,
+            Operation::WRITE => self.write(disk)?,
+            Operation::WRITE_BARRIER => {
+                disk.flush()?;
+                disk.record(DiskOp::Flush);
+                self.write(disk)?;
+                disk.flush()?;
+            }
+            Operation::FLUSH_DISKCACHE => {
+                self.write(disk)?;
+                disk.flush()?;
+                disk.record(DiskOp::Flush);
+            }
+            _ => {
+                disk.discard(self.sector, self.sectors)?;
+                disk.record(DiskOp::Discard {
+                    sector: self.sector,
+                    sectors: self.sectors,
+                    secure: self.secure,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, disk: &Disk) -> io::Result<()> {
         let mut at = self.sector;
         let mut bytes = [0; PAGE];
         for part in &self.parts {
-            disk.read(at, &mut bytes[..part.bytes]);
+            disk.read(at, &mut bytes[..part.bytes])?;
             part.page.page().copy_in(part.offset, &bytes[..part.bytes]);
             at += part.bytes as u64 / SECTOR;
         }
@@ -170,16 +175,17 @@ impl Work {
             sector: self.sector,
             sectors: self.sectors,
         });
+        Ok(())
     }
 
-    fn write(&self, disk: &Disk) {
+    fn write(&self, disk: &Disk) -> io::Result<()> {
         let mut at = self.sector;
         let mut bytes = [0; PAGE];
         for part in &self.parts {
             part.page
                 .page()
                 .copy_out(part.offset, &mut bytes[..part.bytes]);
-            disk.write(at, &bytes[..part.bytes]);
+            disk.write(at, &bytes[..part.bytes])?;
             at += part.bytes as u64 / SECTOR;
         }
         if self.sectors > 0 {
@@ -188,6 +194,7 @@ impl Work {
                 sectors: self.sectors,
             });
         }
+        Ok(())
     }
 }
 

@@ -91,9 +91,25 @@ impl HvMachine {
     pub fn new() -> Self {
         let mut frames = Frames::new();
         frames.place(HYPERCALL_PAGE, 1);
+        Self::with(frames)
+    }
+
+    /// A machine of somebody else's making, whose memory begins at frame 0. Its
+    /// guest's accesses come through [`Hal`]; none of the memory is allocated here.
+    #[must_use]
+    pub fn over(memory: &Region) -> Self {
+        let mut frames = Frames::new();
+        frames.lend_at(0, memory);
+        Self::with(frames)
+    }
+
+    fn with(frames: Frames) -> Self {
         Self(Rc::new(Parts {
             frames: RefCell::new(frames),
-            msrs: RefCell::new(BTreeMap::from([(Msr::SIMP.0, RESERVED)])),
+            msrs: RefCell::new(BTreeMap::from([
+                (Msr::SIMP.0, RESERVED),
+                (Msr::SINT2.0, MASKED),
+            ])),
             clock: Cell::new(1_000_000_000),
             posted: RefCell::default(),
             ports: RefCell::default(),

@@ -36,10 +36,13 @@ impl Buffer {
             return Err("not one range".to_owned());
         }
         let (bytes, offset) = (u32_at(head, 8) as usize, u32_at(head, 12) as usize);
-        let frames: Vec<u64> = head[16..].chunks_exact(8).map(|f| u64_at(f, 0)).collect();
-        if offset >= PAGE || (offset + bytes).div_ceil(PAGE) != frames.len() {
+        let mut frames: Vec<u64> = head[16..].chunks_exact(8).map(|f| u64_at(f, 0)).collect();
+        let needed = (offset + bytes).div_ceil(PAGE);
+        if offset >= PAGE || needed > frames.len() {
             return Err(format!("{bytes} bytes in {} frames", frames.len()));
         }
+        // Linux sends lists of one length, of which a part is in use.
+        frames.truncate(needed);
         Ok(Self {
             frames,
             offset,

@@ -58,6 +58,9 @@ fn number(bytes: &[u8]) -> u64 {
 }
 
 const INVALID_FIELD: (u8, u8, u8) = (5, 0x24, 0);
+const UNREADABLE: (u8, u8, u8) = (3, 0x11, 0);
+const UNWRITABLE: (u8, u8, u8) = (3, 0x0c, 0);
+const BROKEN: (u8, u8, u8) = (4, 0x44, 0);
 
 impl State {
     /// Carries a command out; `None`: there is no such unit.
@@ -141,10 +144,10 @@ impl Lun {
     fn read(&self, block: u64, blocks: u64) -> Result<Outcome> {
         let (sector, sectors) = self.range(block, blocks)?;
         if !self.disk.admits(sector, sectors) {
-            return Err((3, 0x11, 0));
+            return Err(UNREADABLE);
         }
         let mut data = vec![0; sectors as usize * 512];
-        self.disk.read(sector, &mut data);
+        self.disk.read(sector, &mut data).map_err(|_| UNREADABLE)?;
         self.disk.record(DiskOp::Read { sector, sectors });
         Ok(Outcome::data(data))
     }
@@ -158,18 +161,18 @@ impl Lun {
             return Err(INVALID_FIELD);
         }
         if !self.disk.admits(sector, sectors) {
-            return Err((3, 0x0c, 0));
+            return Err(UNWRITABLE);
         }
-        self.disk.write(sector, data);
+        self.disk.write(sector, data).map_err(|_| UNWRITABLE)?;
         self.disk.record(DiskOp::Write { sector, sectors });
         Ok(Outcome::good(data.len()))
     }
 
     fn flush(&self) -> Result<Outcome> {
         if !self.disk.admits(0, 0) {
-            return Err((4, 0x44, 0));
+            return Err(BROKEN);
         }
-        self.disk.flush();
+        self.disk.flush().map_err(|_| BROKEN)?;
         self.disk.record(DiskOp::Flush);
         Ok(Outcome::good(0))
     }
@@ -189,7 +192,7 @@ impl Lun {
         if self.read_only {
             return Err((7, 0x27, 0));
         }
-        self.disk.discard(sector, sectors);
+        self.disk.discard(sector, sectors).map_err(|_| UNWRITABLE)?;
         self.disk.record(DiskOp::Discard {
             sector,
             sectors,
