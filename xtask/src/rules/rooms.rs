@@ -61,6 +61,10 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("firn-lab-agent", &[]),
+    (
+        "firn-hyperv-host",
+        &["firn-block", "firn-hyperv", "firn-peers"],
+    ),
     ("firn-lab", &["firn-lab-agent"]),
     ("firn-boot-tests", &["firn-image", "firn-jobs", "firn-lab"]),
     (

@@ -1,0 +1,111 @@
+//! Who wakes the processor: what is typed, lines that wait, the deadline.
+
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+
+use crate::end::End;
+use crate::machine::Machine;
+use crate::options::Options;
+
+/// How long somebody waits for attention at most.
+const PERIOD: Duration = Duration::from_millis(5);
+
+/// What the processor's thread shall look at between two turns.
+#[derive(Default)]
+pub struct Attention {
+    typed: Mutex<Vec<u8>>,
+    wish: AtomicBool,
+    look: AtomicBool,
+    expired: AtomicBool,
+}
+
+impl Attention {
+    /// Somebody has something to do soon.
+    pub fn wish(&self) {
+        self.wish.store(true, SeqCst);
+    }
+
+    /// Whether it is time to look who had a wish; then it is done now.
+    #[must_use]
+    pub fn take_look(&self) -> bool {
+        self.look.swap(false, SeqCst)
+    }
+
+    /// Whether the guest's time is over.
+    #[must_use]
+    pub fn is_expired(&self) -> bool {
+        self.expired.load(SeqCst)
+    }
+
+    /// Takes what was typed.
+    pub fn take_typed(&self, to: &mut Vec<u8>) {
+        let mut typed = self.typed.lock().unwrap_or_else(PoisonError::into_inner);
+        to.append(&mut typed);
+    }
+
+    fn type_in(&self, bytes: &[u8]) {
+        let mut typed = self.typed.lock().unwrap_or_else(PoisonError::into_inner);
+        typed.extend_from_slice(bytes);
+        drop(typed);
+        self.wish();
+    }
+}
+
+/// A signal does its work by arriving: the processor leaves the guest.
+extern "C" fn arrived(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+
+/// Runs a guest to its end, in a thread of its own, and wakes it when somebody
+/// wants its attention.
+///
+/// # Errors
+/// The machine cannot be made, or fails.
+pub fn run(options: Options) -> Result<End> {
+    register_signal_handler(SIGRTMIN(), arrived).context("handling signals")?;
+    let attention = Arc::<Attention>::default();
+    let deadline = options.deadline.map(|after| Instant::now() + after);
+    let shared = Arc::clone(&attention);
+    thread::spawn(move || listen(&shared));
+    let shared = Arc::clone(&attention);
+    let guest = thread::Builder::new().name("guest".into());
+    let guest = guest.spawn(move || live(&options, shared))?;
+    while !guest.is_finished() {
+        thread::sleep(PERIOD);
+        let expired = deadline.is_some_and(|at| at <= Instant::now());
+        if expired {
+            attention.expired.store(true, SeqCst);
+        }
+        if attention.wish.swap(false, SeqCst) {
+            attention.look.store(true, SeqCst);
+        }
+        // A signal that comes between two turns is lost: the next one will not be.
+        if expired || attention.look.load(SeqCst) {
+            let _ended = guest.kill(SIGRTMIN());
+        }
+    }
+    let ended = guest.join();
+    ended.map_err(|_| anyhow!("the guest's thread panicked"))?
+}
+
+fn live(options: &Options, attention: Arc<Attention>) -> Result<End> {
+    let mut machine = Machine::new(options, attention)?;
+    let end = machine.run()?;
+    for complaint in machine.complaints() {
+        eprintln!("hyperv-host: complaint: {complaint}");
+    }
+    Ok(end)
+}
+
+/// Passes on what is typed, until standard input ends.
+fn listen(attention: &Attention) {
+    let mut bytes = [0; 256];
+    let mut input = io::stdin().lock();
+    while let Ok(count @ 1..) = input.read(&mut bytes) {
+        attention.type_in(&bytes[..count]);
+    }
+}
