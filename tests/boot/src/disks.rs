@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow, bail};
-use firn_lab::RunFolder;
+use firn_lab::{Host, RunFolder};
 
-/// Disks are called `xvda` to `xvdp`.
+/// Disks are called `xvda` to `xvdp`, or `sda` to `sdp`.
 const MAX_DISKS: usize = 16;
 
 /// What `--disk` takes.
@@ -47,7 +47,7 @@ impl FromStr for DiskArg {
     }
 }
 
-/// The disk files of a run, `xvda` first; fresh ones go into `folder`.
+/// The disk files of a run, the first disk's first; fresh ones go into `folder`.
 ///
 /// # Errors
 /// A file is missing or too small, or there are more than 16.
@@ -64,7 +64,7 @@ pub fn files(args: &[DiskArg], folder: &RunFolder) -> Result<Vec<PathBuf>> {
             Ok(path.clone())
         }
         DiskArg::Size(bytes) => {
-            let path = folder.path(&format!("{}.img", vdev(number)));
+            let path = folder.path(&format!("disk{number}.img"));
             File::create(&path)?.set_len(*bytes)?;
             Ok(path)
         }
@@ -72,11 +72,14 @@ pub fn files(args: &[DiskArg], folder: &RunFolder) -> Result<Vec<PathBuf>> {
     args.iter().enumerate().map(file).collect()
 }
 
-/// The guest's name for its disk number `number`.
+/// A guest's name for its disk number `number` on such a host.
 #[must_use]
-pub fn vdev(number: usize) -> String {
-    let letters = ('a'..='p').nth(number).unwrap_or('p');
-    format!("xvd{letters}")
+pub fn vdev(host: Host, number: usize) -> String {
+    let letter = ('a'..='p').nth(number).unwrap_or('p');
+    match host {
+        Host::HyperV => format!("sd{letter}"),
+        Host::Xen | Host::Kvm => format!("xvd{letter}"),
+    }
 }
 
 /// Inverts the byte at `offset` of a disk file, as failing hardware might.

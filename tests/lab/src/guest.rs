@@ -13,7 +13,7 @@ use crate::complaints::Destroyed;
 use crate::lab::Lab;
 use crate::machine::Host;
 use crate::transcript::{Sink, Transcript};
-use crate::{moves, qemu_xen, stuck, xl};
+use crate::{hyperv, moves, qemu_xen, stuck, xl};
 
 /// A disk of a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +80,8 @@ pub struct GuestSpec {
     pub disks: Vec<GuestDisk>,
     /// Create it, but do not let it run yet (on Xen); see [`Guest::unpause`].
     pub paused: bool,
-    /// Further lines for the `xl` config file.
+    /// Further lines for the `xl` config file; on Hyper-V, further words for the
+    /// host's command line.
     pub extra: Vec<String>,
 }
 
@@ -169,7 +170,7 @@ pub struct Guest {
 
 pub(crate) enum Kind {
     Xen(Domain),
-    Kvm { process: u64 },
+    Kvm { process: u64, host: Host },
 }
 
 /// A guest of Xen.
@@ -191,7 +192,7 @@ impl Guest {
         let name = files.name.clone();
         let started = match lab.host() {
             Host::Xen => Self::start_xen(lab, spec, files),
-            Host::Kvm => Self::start_kvm(lab, spec, &files),
+            Host::Kvm | Host::HyperV => Self::start_kvm(lab, spec, &files),
         };
         started.with_context(|| format!("starting guest {name}"))
     }
@@ -225,8 +226,13 @@ impl Guest {
 
     fn start_kvm(lab: &Lab, spec: &GuestSpec, files: &Files) -> Result<Self> {
         let console = Arc::<Transcript>::default();
+        let host = lab.host();
+        let argv = match host {
+            Host::HyperV => hyperv::command_line(&lab.monitor, spec, files),
+            _ => qemu_xen::command_line(&lab.monitor, spec, files),
+        };
         let request = Request::Exec {
-            argv: qemu_xen::command_line(&lab.qemu, spec, files),
+            argv,
             deadline_ms: 24 * 3600 * 1000,
         };
         let process = lab.client.stream(&request, Arc::clone(&console))?;
@@ -235,7 +241,7 @@ impl Guest {
             client: Arc::clone(&lab.client),
             log: Arc::clone(&console),
             console,
-            kind: Kind::Kvm { process },
+            kind: Kind::Kvm { process, host },
         })
     }
 
@@ -296,7 +302,7 @@ impl Guest {
             Kind::Xen(Domain { domain, .. }) => {
                 xl::console_tty(&self.client, *domain).and_then(|tty| self.client.send(&tty, bytes))
             }
-            Kind::Kvm { process } => self.client.input(*process, bytes),
+            Kind::Kvm { process, .. } => self.client.input(*process, bytes),
         }
         .with_context(|| format!("typing at guest {}'s console", self.name))
     }
@@ -322,6 +328,9 @@ impl Guest {
         std::thread::sleep(Duration::from_millis(100));
         Ok(match self.kind {
             Kind::Xen(_) => xl::exit(&said),
+            Kind::Kvm {
+                host: Host::HyperV, ..
+            } => hyperv::exit(&said, &self.console.text()),
             Kind::Kvm { .. } => qemu_xen::exit(&said),
         })
     }
@@ -333,7 +342,7 @@ impl Guest {
     pub fn destroy(&self) -> Result<()> {
         match &self.kind {
             Kind::Xen(there) => self.destroy_domain(there),
-            Kind::Kvm { process } => self.client.kill(*process),
+            Kind::Kvm { process, .. } => self.client.kill(*process),
         }
     }
 

@@ -1,5 +1,6 @@
 //! This very machine as the KVM host: where it has KVM and the rights to use
-//! it, guests on QEMU's Xen emulation need no emulated machine around them.
+//! it, guests on QEMU's Xen emulation and on our own Hyper-V host need no emulated
+//! machine around them.
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -10,26 +11,42 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use duct::cmd;
 
-use crate::agent_binary;
 use crate::cache::RunFolder;
 use crate::images::Images;
-use crate::machine::{DiskSpec, Machine, firmware};
-use crate::qemu_xen::{ACCEL, Qemu};
+use crate::machine::{DiskSpec, Host, LabConfig, Machine, firmware};
+use crate::monitor::Monitor;
+use crate::programs::{self, AGENT, MONITOR};
+use crate::qemu_xen::ACCEL;
 
 const KVM: &str = "/dev/kvm";
 
-/// Finds out whether QEMU can emulate Xen on this machine's KVM.
-pub(crate) fn probe(images: &Images) -> Result<()> {
+/// How guests are started here, if this machine's KVM does for that: disks are the
+/// files themselves.
+pub(crate) fn monitor(images: &Images, run: &RunFolder, config: &LabConfig) -> Result<Monitor> {
     File::options()
         .read(true)
         .write(true)
         .open(KVM)
         .context(KVM)?;
-    let mut argv = program(images);
-    argv.extend(["-M", "q35", "-accel", ACCEL, "-nodefaults", "-S"].map(str::to_owned));
-    argv.extend(["-display", "none", "-monitor", "stdio"].map(str::to_owned));
+    let program = match config.host {
+        Host::HyperV => hyperv(run)?,
+        _ => qemu(images)?,
+    };
+    let named = |disk: &DiskSpec| {
+        let file = disk.file.to_string_lossy().into_owned();
+        (format!("/dev/firn/{}", disk.name), file)
+    };
+    Ok(Monitor {
+        program,
+        early: run.path(EARLY).to_string_lossy().into_owned(),
+        disks: config.disks.iter().map(named).collect(),
+    })
+}
+
+/// Asks a program that ends by itself; its first line, if it ends badly.
+fn ask(argv: &[String], typed: &'static str) -> Result<()> {
     let output = cmd(&argv[0], &argv[1..])
-        .stdin_bytes("quit\n")
+        .stdin_bytes(typed)
         .stderr_to_stdout()
         .stdout_capture()
         .unchecked()
@@ -37,16 +54,39 @@ pub(crate) fn probe(images: &Images) -> Result<()> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let why = said.lines().next().unwrap_or_default();
-        bail!("{KVM} does not do for Xen emulation: {why}");
+        bail!("{KVM} does not do: {why}");
     }
     Ok(())
 }
 
+/// Whether QEMU can emulate Xen on this machine's KVM.
+fn qemu(images: &Images) -> Result<Vec<String>> {
+    let program = qemu_program(images);
+    let mut argv = program.clone();
+    argv.extend(["-M", "q35", "-accel", ACCEL, "-nodefaults", "-S"].map(str::to_owned));
+    argv.extend(["-display", "none", "-monitor", "stdio"].map(str::to_owned));
+    ask(&argv, "quit\n")?;
+    Ok(program)
+}
+
+/// Whether our own monitor can run on it.
+fn hyperv(run: &RunFolder) -> Result<Vec<String>> {
+    let program = install(run, MONITOR)?;
+    ask(&[program.clone(), "--probe".into()], "")?;
+    Ok(vec![program])
+}
+
+/// Builds a program of ours into the run's folder.
+fn install(run: &RunFolder, name: &str) -> Result<String> {
+    let path = run.path(name);
+    fs::write(&path, programs::build(name)?)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
 /// Starts an agent here, at the end of a socket.
 pub(crate) fn start(run: &RunFolder) -> Result<(Machine, UnixStream)> {
-    let agent = run.path("firn-lab-agent");
-    fs::write(&agent, agent_binary::build()?)?;
-    fs::set_permissions(&agent, fs::Permissions::from_mode(0o755))?;
+    let agent = install(run, AGENT)?;
     let (ours, theirs) = UnixStream::pair()?;
     let errors = run.path("agent.log");
     let child = Command::new(&agent)
@@ -55,7 +95,7 @@ pub(crate) fn start(run: &RunFolder) -> Result<(Machine, UnixStream)> {
         .stdout(Stdio::null())
         .stderr(File::create(&errors)?)
         .spawn()
-        .with_context(|| format!("cannot start {}", agent.display()))?;
+        .with_context(|| format!("cannot start {agent}"))?;
     let machine = Machine {
         child,
         log: run.path(EARLY),
@@ -67,20 +107,8 @@ pub(crate) fn start(run: &RunFolder) -> Result<(Machine, UnixStream)> {
 /// What guests write to port 0xE9.
 const EARLY: &str = "early.log";
 
-/// How guests are started here: disks are the files themselves.
-pub(crate) fn qemu(images: &Images, run: &RunFolder, disks: &[DiskSpec]) -> Qemu {
-    let named = |disk: &DiskSpec| {
-        let file = disk.file.to_string_lossy().into_owned();
-        (format!("/dev/firn/{}", disk.name), file)
-    };
-    Qemu {
-        program: program(images),
-        early: run.path(EARLY).to_string_lossy().into_owned(),
-        disks: disks.iter().map(named).collect(),
-    }
-}
-
-fn program(images: &Images) -> Vec<String> {
+/// QEMU as the packages have it.
+fn qemu_program(images: &Images) -> Vec<String> {
     let qemu = "qemu-system-x86_64";
     let mut argv = images.packages.command(&format!("usr/bin/{qemu}"), qemu);
     argv.extend(firmware(images));

@@ -15,8 +15,9 @@ use crate::complaints::Destroyed;
 use crate::guest::{Guest, GuestSpec};
 use crate::images::Images;
 use crate::machine::{self, Ended, Host, LabConfig, Machine};
-use crate::qemu_xen::Qemu;
-use crate::{agent_binary, here, tree::Tree};
+use crate::monitor::Monitor;
+use crate::programs::{self, AGENT, MONITOR};
+use crate::{here, tree::Tree};
 
 /// From power-on to the agent's first word, also on a machine that is busy.
 const BOOT_DEADLINE: Duration = Duration::from_secs(180);
@@ -29,7 +30,7 @@ pub struct Lab {
     shell: Option<UnixStream>,
     host: Host,
     /// How a KVM host starts guests.
-    pub(crate) qemu: Qemu,
+    pub(crate) monitor: Monitor,
     /// From power-on to the agent's first word.
     boot_time: Duration,
     /// Number of the next guest or mark, so that names are never used twice.
@@ -53,10 +54,13 @@ impl Lab {
     fn boot_once(images: &Images, config: &LabConfig, report: &dyn Fn(&str)) -> Result<Self> {
         let run = Cache::open()?.run_folder()?;
         let mut overlay = Tree::default();
-        overlay.file("bin/firn-lab-agent", 0o755, agent_binary::build()?);
+        overlay.file(&format!("bin/{AGENT}"), 0o755, programs::build(AGENT)?);
+        if config.host == Host::HyperV {
+            overlay.file(&format!("bin/{MONITOR}"), 0o755, programs::build(MONITOR)?);
+        }
         report(match config.host {
             Host::Xen => "booting Xen and its dom0",
-            Host::Kvm => "booting the KVM host",
+            Host::Kvm | Host::HyperV => "booting the KVM host",
         });
         let start = Instant::now();
         let mut started = machine::start(images, config, &run, &overlay.archive()?)?;
@@ -79,7 +83,7 @@ impl Lab {
             machine: Mutex::new(started.machine),
             shell: Some(started.shell),
             host: config.host,
-            qemu: Qemu::emulated(),
+            monitor: Monitor::in_lab(config.host),
             boot_time: start.elapsed(),
             next: AtomicU32::new(1),
             destroyed: Destroyed::default(),
@@ -90,10 +94,11 @@ impl Lab {
     /// Uses this very machine as the KVM host of `config`, without emulation.
     ///
     /// # Errors
-    /// It has no KVM, gives no right to it, or its KVM cannot emulate Xen.
+    /// It has no KVM, gives no right to it, or its KVM cannot do what the host asks
+    /// of it.
     pub fn here(images: &Images, config: &LabConfig) -> Result<Self> {
-        here::probe(images)?;
         let run = Cache::open()?.run_folder()?;
+        let monitor = here::monitor(images, &run, config)?;
         let start = Instant::now();
         let (mut machine, agent) = here::start(&run)?;
         let client = Client::new(agent, BOOT_DEADLINE, &mut || machine.check())?;
@@ -101,8 +106,8 @@ impl Lab {
             client: Arc::new(client),
             machine: Mutex::new(machine),
             shell: None,
-            host: Host::Kvm,
-            qemu: here::qemu(images, &run, &config.disks),
+            host: config.host,
+            monitor,
             boot_time: start.elapsed(),
             next: AtomicU32::new(1),
             destroyed: Destroyed::default(),
@@ -123,8 +128,9 @@ impl Lab {
     pub fn describe(&self) -> Result<String> {
         let ask = match self.host {
             Host::Xen => "echo Xen $(xl info xen_version), dom0 Linux $(uname -r)",
+            Host::HyperV => "echo firn-hyperv-host on KVM, Linux $(uname -r)",
             Host::Kvm => {
-                let qemu = self.qemu.program.join(" ");
+                let qemu = self.monitor.program.join(" ");
                 &format!("echo $({qemu} --version | head -n 1) on KVM, Linux $(uname -r)")
             }
         };

@@ -1,5 +1,5 @@
 //! The lab: real Xen with a Linux dom0, and a Linux KVM host with QEMU's Xen
-//! emulation, both under software emulation. No root, no KVM, nothing
+//! emulation or our own Hyper-V host, both under software emulation. No root, no KVM, nothing
 //! installed: Debian packages are unpacked into a cache folder, images are
 //! built from them, and one boot serves any number of guests.
 //!
@@ -17,7 +17,6 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod agent_binary;
 mod broken;
 mod cache;
 mod client;
@@ -25,13 +24,16 @@ mod complaints;
 mod dom0;
 mod guest;
 mod here;
+mod hyperv;
 mod images;
 mod lab;
 mod libs;
 mod machine;
 mod modules;
+mod monitor;
 mod moves;
 mod packages;
+mod programs;
 mod qemu_xen;
 mod stuck;
 mod transcript;

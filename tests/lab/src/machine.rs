@@ -25,8 +25,11 @@ const MOST_BOOTS: usize = 3;
 pub enum Host {
     /// Xen with Linux as dom0.
     Xen,
-    /// Linux with KVM (through emulated SVM) and a QEMU of its own.
+    /// Linux with KVM (through emulated SVM) and a QEMU of its own, whose guests are
+    /// on Xen.
     Kvm,
+    /// The same, with `firn-hyperv-host`, whose guests are on Hyper-V.
+    HyperV,
 }
 
 /// A disk file of the driving machine that the lab gets as `/dev/firn/NAME`.
@@ -121,7 +124,7 @@ pub(crate) fn start(
     let initrd = run.path("initrd");
     let base = match config.host {
         Host::Xen => images.dom0(),
-        Host::Kvm => images.kvm(),
+        Host::Kvm | Host::HyperV => images.kvm(),
     };
     let mut image = fs::read(&base).with_context(|| base.display().to_string())?;
     image.extend_from_slice(overlay);
@@ -225,7 +228,7 @@ fn command_line(
                 dom0_mem=1024M dom0_max_vcpus=1 noreboot=1 watchdog=0";
             [shown(images.xen()), modules, xen.into()]
         }
-        Host::Kvm => {
+        Host::Kvm | Host::HyperV => {
             add("-M q35 -cpu EPYC,+svm,+npt");
             let linux_words = "console=ttyS0 quiet loglevel=4 mitigations=off";
             [linux, initrd.to_string(), linux_words.into()]

@@ -1,38 +1,13 @@
 //! Guests under QEMU's own emulation of Xen on KVM.
 
 use crate::guest::{Exit, Files, GuestSpec};
+use crate::monitor::Monitor;
 
 /// Event channels need the split interrupt controller.
 pub(crate) const ACCEL: &str = "kvm,xen-version=0x40011,kernel-irqchip=split";
 
-/// The QEMU of a KVM host.
-pub(crate) struct Qemu {
-    /// The start of its command line.
-    pub(crate) program: Vec<String>,
-    /// Where guests' port 0xE9 goes.
-    pub(crate) early: String,
-    /// Disks that are not found where guests' specs say, and where they are.
-    pub(crate) disks: Vec<(String, String)>,
-}
-
-impl Qemu {
-    /// That of the lab's KVM host.
-    pub(crate) fn emulated() -> Self {
-        Self {
-            program: vec!["qemu-system-x86_64".into()],
-            early: "/dev/console".into(),
-            disks: Vec::new(),
-        }
-    }
-
-    fn file<'a>(&'a self, source: &'a str) -> &'a str {
-        let found = self.disks.iter().find(|(name, _)| name == source);
-        found.map_or(source, |(_, file)| file)
-    }
-}
-
 /// QEMU's command line for the guest; its console is standard input and output.
-pub(crate) fn command_line(qemu: &Qemu, spec: &GuestSpec, files: &Files) -> Vec<String> {
+pub(crate) fn command_line(qemu: &Monitor, spec: &GuestSpec, files: &Files) -> Vec<String> {
     let fixed = [
         "-M",
         "q35",
@@ -96,6 +71,7 @@ pub(crate) fn exit(said: &str) -> Exit {
 mod tests {
     use super::*;
     use crate::guest::GuestDisk;
+    use crate::machine::Host;
 
     #[test]
     fn a_disk_is_found_where_the_host_has_it() {
@@ -107,8 +83,8 @@ mod tests {
             kernel: "/tmp/k".into(),
             ramdisk: None,
         };
-        let mut qemu = Qemu::emulated();
-        let line = |qemu: &Qemu| command_line(qemu, &spec, &files).join(" ");
+        let mut qemu = Monitor::in_lab(Host::Kvm);
+        let line = |qemu: &Monitor| command_line(qemu, &spec, &files).join(" ");
         assert!(line(&qemu).contains("readonly=on,discard=unmap,file=/dev/firn/d0"));
         qemu.disks = vec![("/dev/firn/d0".into(), "/x/d0.img".into())];
         assert!(line(&qemu).contains("file=/x/d0.img"));

@@ -44,6 +44,7 @@ struct Machine {
 enum HostArg {
     Xen,
     Kvm,
+    Hyperv,
 }
 
 impl Machine {
@@ -51,6 +52,7 @@ impl Machine {
         let mut config = LabConfig::new(match self.host {
             HostArg::Xen => Host::Xen,
             HostArg::Kvm => Host::Kvm,
+            HostArg::Hyperv => Host::HyperV,
         });
         for (number, file) in self.disk.iter().enumerate() {
             config = config.with_disk(DiskSpec::new(&format!("d{number}"), file));

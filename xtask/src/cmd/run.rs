@@ -1,4 +1,4 @@
-//! `cargo xtask run`: the ELF on real Xen, with a real disk.
+//! `cargo xtask run`: the ELF on real Xen or on Hyper-V, with a real disk.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,11 +11,6 @@ use firn_lab::{Cache, DiskSpec, Guest, GuestDisk, GuestSpec, Host, Images, Lab, 
 
 use crate::progress::Progress;
 use crate::{cmd, demo, elf, terminal};
-
-/// What runs unless `--job` says otherwise.
-const JOB: &str = "disks; verify disk=xvda size=64M seed=1; poweroff";
-/// The same with a pause for the host between writing and reading back.
-const HOLD_JOB: &str = "disks; verify disk=xvda size=64M seed=1 hold=yes; poweroff";
 
 /// Boots the ELF and runs a job on a disk file; checks the file afterwards.
 ///
@@ -46,16 +41,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "OFFSET")]
     flip_byte: Option<u64>,
     /// Show something instead of running a job, with disks of its own.
-    #[arg(long, value_enum, conflicts_with_all = ["job", "shell", "flip_byte", "disk", "mem", "on"])]
+    #[arg(long, value_enum, conflicts_with_all = ["job", "shell", "flip_byte", "disk", "mem"])]
     demo: Option<Demo>,
     /// How much memory the demonstration fills, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 256, requires = "demo",
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     fill: u32,
-    /// How often the demonstration freezes its guest.
-    #[arg(long, value_name = "COUNT", default_value_t = 3, requires = "demo",
+    /// How often the demonstration freezes its guest [default: 3; there and back]
+    #[arg(long, value_name = "COUNT", requires = "demo",
           value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
+    rounds: Option<u32>,
     /// The demonstration's outcome as one line of JSON.
     #[arg(long, requires = "demo")]
     json: bool,
@@ -69,6 +64,8 @@ pub(crate) struct Args {
 enum Demo {
     /// A guest is frozen to a disk, switched off, and goes on in a fresh boot.
     Freeze,
+    /// The same from Xen to Hyper-V and back (or the other way round, `--on hyperv`).
+    Cross,
 }
 
 /// The hosts.
@@ -78,26 +75,54 @@ enum On {
     Xen,
     /// QEMU's own Xen emulation on KVM.
     QemuXen,
+    /// Our own Hyper-V host on KVM.
+    Hyperv,
+}
+
+impl On {
+    /// The hosts that a demonstration visits in turn.
+    fn hosts(self, demo: Demo) -> Result<Vec<Host>> {
+        match (demo, self) {
+            (Demo::Freeze, Self::Xen | Self::Hyperv) => Ok(vec![self.host()]),
+            (Demo::Cross, Self::Xen) => Ok(vec![Host::Xen, Host::HyperV]),
+            (Demo::Cross, Self::Hyperv) => Ok(vec![Host::HyperV, Host::Xen]),
+            (_, Self::QemuXen) => bail!("QEMU's Xen has no demonstration; `--on xen` has"),
+        }
+    }
+
+    fn host(self) -> Host {
+        match self {
+            Self::Xen => Host::Xen,
+            Self::QemuXen => Host::Kvm,
+            Self::Hyperv => Host::HyperV,
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if let Some(Demo::Freeze) = args.demo {
-        return demo::freeze(&demo::Options {
+    if let Some(which) = args.demo {
+        return demo::show(&demo::Options {
+            hosts: args.on.hosts(which)?,
             fill: args.fill,
-            rounds: args.rounds,
+            rounds: args.rounds(which),
             json: args.json,
             deadline: Duration::from_secs(args.timeout),
         });
     }
     let line = args.line();
-    let jobs = verify::parse(line)?;
+    let jobs = verify::parse(&line)?;
     let elf = cmd::build::build()?;
     elf::check(&elf.stripped, &elf.debug)?;
     let progress = Progress::new();
     let images = cmd::lab::prepare(&progress)?;
     let folder = Cache::open()?.run_folder()?;
     let files = disks::files(&args.disk, &folder)?;
-    let lab = boot(args, &images, &files, &progress)?;
+    let mut config = LabConfig::new(args.on.host());
+    for (number, file) in files.iter().enumerate() {
+        config = config.with_disk(DiskSpec::new(&format!("d{number}"), file));
+    }
+    let lab = boot(&images, &config, &progress)?;
+    println!("host: {}", lab.describe()?);
     progress.step("creating the guest");
     let guest = lab.guest(&spec(args, elf.stripped, &files))?;
     progress.done();
@@ -112,46 +137,50 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let results = watched.finish(deadline)?;
     judge(&results)?;
     for job in verify::lasting(&jobs) {
-        let file = file_of(&files, &job.disk.to_string())?;
+        let file = file_of(args.on.host(), &files, &job.disk.to_string())?;
         println!("host: {}", verify::check_disk_file(file, job)?);
     }
     Ok(())
 }
 
 impl Args {
-    /// The job line.
-    fn line(&self) -> &str {
-        let default = if self.flip_byte.is_some() {
-            HOLD_JOB
+    fn rounds(&self, demo: Demo) -> u32 {
+        self.rounds.unwrap_or(match demo {
+            Demo::Freeze => 3,
+            Demo::Cross => 2,
+        })
+    }
+
+    /// The job line: unless told otherwise, the first disk is written and read
+    /// back, with a pause for whoever flips a byte between.
+    fn line(&self) -> String {
+        let disk = vdev(self.on.host(), 0);
+        let hold = if self.flip_byte.is_some() {
+            " hold=yes"
         } else {
-            JOB
+            ""
         };
         match (&self.job, self.shell) {
-            (_, true) => "",
-            (Some(job), false) => job,
-            (None, false) => default,
+            (_, true) => String::new(),
+            (Some(job), false) => job.clone(),
+            (None, false) => {
+                format!("disks; verify disk={disk} size=64M seed=1{hold}; poweroff")
+            }
         }
     }
 }
 
-fn boot(args: &Args, images: &Images, files: &[PathBuf], progress: &Progress) -> Result<Lab> {
-    let host = match args.on {
-        On::Xen => Host::Xen,
-        On::QemuXen => Host::Kvm,
-    };
-    let mut config = LabConfig::new(host);
-    for (number, file) in files.iter().enumerate() {
-        config = config.with_disk(DiskSpec::new(&vdev(number), file));
+/// Boots a lab; on this very machine, where its KVM does.
+pub(crate) fn boot(images: &Images, config: &LabConfig, progress: &Progress) -> Result<Lab> {
+    if config.host == Host::Xen {
+        return emulated(images, config, progress);
     }
-    let lab = match args.on {
-        On::Xen => emulated(images, &config, progress)?,
-        On::QemuXen => Lab::here(images, &config).or_else(|why| {
-            println!("host: emulating a KVM host, as this machine's own does not do: {why:#}");
-            emulated(images, &config, progress)
-        })?,
-    };
-    println!("host: {}", lab.describe()?);
-    Ok(lab)
+    Lab::here(images, config).or_else(|why| {
+        progress.step(&format!(
+            "emulating a KVM host, as this machine's own does not do: {why:#}"
+        ));
+        emulated(images, config, progress)
+    })
 }
 
 fn emulated(images: &Images, config: &LabConfig, progress: &Progress) -> Result<Lab> {
@@ -169,8 +198,8 @@ fn spec(args: &Args, elf: PathBuf, files: &[PathBuf]) -> GuestSpec {
         .with_cmdline(&cmdline)
         .with_memory(args.mem);
     for number in 0..files.len() {
-        let vdev = vdev(number);
-        spec = spec.with_disk(GuestDisk::new(&vdev, &vdev));
+        let vdev = vdev(args.on.host(), number);
+        spec = spec.with_disk(GuestDisk::new(&format!("d{number}"), &vdev));
     }
     spec
 }
@@ -182,8 +211,8 @@ fn shell(guest: &Guest) -> Result<()> {
 }
 
 /// The file behind the guest's disk.
-fn file_of<'a>(files: &'a [PathBuf], disk: &str) -> Result<&'a PathBuf> {
-    let found = (0..files.len()).find(|n| vdev(*n) == disk);
+fn file_of<'a>(host: Host, files: &'a [PathBuf], disk: &str) -> Result<&'a PathBuf> {
+    let found = (0..files.len()).find(|n| vdev(host, *n) == disk);
     match found {
         Some(number) => Ok(&files[number]),
         None => bail!("the job verified {disk}, which the guest was not given"),

@@ -1,33 +1,25 @@
-//! `cargo xtask run --demo freeze`: a guest with a ledger is frozen to a disk
-//! and switched off; a fresh boot goes on where it stood, and is frozen again;
-//! the host counts.
+//! `cargo xtask run --demo ...`: a guest with a ledger is frozen to a disk and
+//! switched off; a fresh boot, on the same host or on the next one, goes on where it
+//! stood, and is frozen again; the host counts.
 
 mod report;
+mod stage;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use firn_boot_tests::campaign::image_state;
+use anyhow::{Context, Result};
 use firn_boot_tests::ledger::{LedgerAt, Tally};
 use firn_boot_tests::{Event, JobResult, judge, ledger};
 use firn_image::State;
-use firn_lab::{Cache, DiskSpec, Exit, Guest, GuestDisk, GuestSpec, Host, Lab, LabConfig, by_line};
+use firn_lab::Host;
 
-use crate::progress::Progress;
-use crate::{cmd, elf};
 use report::Report;
-
-/// Beside what is filled: the kernel, and what jobs and drivers need.
-const OWN_MIB: u32 = 112;
-/// Beside what is filled, on the image disk.
-const SPARE: u64 = 64 << 20;
-const DATA: u64 = 64 << 20;
-/// The ledger that lives through it.
-const LEDGER: &str = "ledger disk=xvda size=8M rate=500 qd=8 reads=20";
+use stage::{Life, Stage, disks, ledger_line};
 
 /// What a person may choose.
 pub(crate) struct Options {
+    /// Where it boots, in turn; the first one again after the last.
+    pub(crate) hosts: Vec<Host>,
     /// How much memory to fill with what cannot be made smaller, in MiB.
     pub(crate) fill: u32,
     /// How often it is frozen.
@@ -38,62 +30,55 @@ pub(crate) struct Options {
     pub(crate) deadline: Duration,
 }
 
-/// Everything that a guest printed until it was off.
-struct Life {
-    console: String,
-    results: Vec<JobResult>,
+impl Options {
+    /// Where boot `number` takes place, from 0 on.
+    fn host(&self, number: u32) -> Host {
+        self.hosts[number as usize % self.hosts.len()]
+    }
 }
 
-pub(crate) fn freeze(options: &Options) -> Result<()> {
-    let show = Show { json: options.json };
-    let elf = cmd::build::build()?;
-    elf::check(&elf.stripped, &elf.debug)?;
-    let progress = Progress::new();
-    let images = cmd::lab::prepare(&progress)?;
-    let folder = Cache::open()?.run_folder()?;
-    let fill = u64::from(options.fill) << 20;
-    let (data, image) = (folder.path("xvda.img"), folder.path("xvdb.img"));
-    for (file, bytes) in [(&data, DATA), (&image, fill + SPARE)] {
-        std::fs::File::create(file)?.set_len(bytes)?;
-    }
-    let config = LabConfig::new(Host::Xen)
-        .with_disk(DiskSpec::new("xvda", &data))
-        .with_disk(DiskSpec::new("xvdb", &image));
-    let lab = Lab::boot(&images, &config, &|step| progress.step(step))?;
-    progress.done();
-    let described = lab.describe()?;
-    show.say(&format!(
-        "{described}; disks: xvda for data, xvdb for the image"
-    ));
-
-    let at = LedgerAt::of(LEDGER)?;
+/// Shows a guest's life.
+///
+/// # Errors
+/// Something was lost, doubled or changed on the way.
+pub(crate) fn show(options: &Options) -> Result<()> {
+    let mut stage = Stage::set(options)?;
+    let show = stage.show;
+    let at = LedgerAt::of(&ledger_line(options.host(0)))?;
     let mut story = Story::default();
     for number in 0..=options.rounds {
+        let host = options.host(number);
+        let described = stage.lab(host)?.describe()?;
+        let [data, image] = disks(host);
+        if story.labs.last() != Some(&described) {
+            show.say(&format!(
+                "{described}; disks: {data} for data, {image} for the image"
+            ));
+            story.labs.push(described);
+        }
         let jobs = match number {
             0 => first_jobs(options),
             _ => "poweroff".to_owned(),
         };
-        show.say(&headline(number, options.rounds));
-        let spec = spec(elf.stripped.clone(), &jobs, options.fill);
-        story.live(live(&lab, &spec, show, options.deadline)?)?;
-        let (_, state) = image_state(&image)?.context("there is no image on xvdb")?;
+        show.say(&headline(number, options));
+        story.live(stage.live(host, &jobs)?)?;
         let last = number == options.rounds;
         let due = if last { State::Consumed } else { State::Valid };
-        ensure!(state == due, "the image on xvdb is {state}, not {due}");
-        let tally = at.tally(&data, &story.console)?;
+        stage.expect_image(due)?;
+        let tally = at.tally(&stage.data, &story.console)?;
         ledger::judge(&tally)?;
         let records = tally.acknowledged;
         show.say(&format!(
-            "the guest is off; the image on xvdb is {state}; xvda has {records} acknowledged records"
+            "the guest is off; the image on {image} is {due}; {data} has {records} acknowledged \
+             records"
         ));
         story.tallies.push(tally);
     }
 
-    let report = Report::new(described, &story)?;
-    if options.json {
-        println!("{}", serde_json::to_string(&report)?);
-    } else {
-        print!("\n{report}");
+    let report = Report::new(&story)?;
+    match options.json {
+        true => println!("{}", serde_json::to_string(&report)?),
+        false => print!("\n{report}"),
     }
     report.judge()
 }
@@ -101,6 +86,8 @@ pub(crate) fn freeze(options: &Options) -> Result<()> {
 /// What was seen of all boots so far.
 #[derive(Default)]
 struct Story {
+    /// Where it lived.
+    labs: Vec<String>,
     console: String,
     /// What the first boot measured.
     results: Vec<JobResult>,
@@ -140,31 +127,32 @@ impl Story {
 }
 
 /// What a boot is there for.
-fn headline(number: u32, rounds: u32) -> String {
-    match number {
-        0 => "first boot: measures xvdb, fills memory, keeps a ledger, and is frozen".to_owned(),
-        _ => {
-            let then = if number < rounds {
-                ", and is frozen again"
-            } else {
-                ""
-            };
-            format!(
-                "boot {}, of the same ELF on the same disks: it goes on{then}",
-                number + 1
-            )
-        }
+fn headline(number: u32, options: &Options) -> String {
+    if number == 0 {
+        let [_, image] = disks(options.host(0));
+        return format!(
+            "first boot: measures {image}, fills memory, keeps a ledger, and is frozen"
+        );
     }
+    let then = match number < options.rounds {
+        true => ", and is frozen again",
+        false => "",
+    };
+    format!(
+        "boot {}, of the same ELF on the same disks: it goes on{then}",
+        number + 1
+    )
 }
 
 /// What the guest does, of which everything after the first freeze it does in
 /// later boots.
 fn first_jobs(options: &Options) -> String {
+    let [_, image] = disks(options.host(0));
     // The image is written over what the measurement has written, so that both
     // find a disk file of which all blocks are allocated. What counts is the best
     // that the disk does: few requests, whose pages the backend keeps mapped, or
     // many; the many last, because their pages crowd out the others'.
-    let measure = |how| format!("bench disk=xvdb bs=1M time=2s {how}");
+    let measure = |how| format!("bench disk={image} bs=1M time=2s {how}");
     let measures = [
         "rw=write qd=3",
         "rw=read qd=3",
@@ -175,72 +163,41 @@ fn first_jobs(options: &Options) -> String {
     ];
     let measures = measures.map(measure).join("; ");
     let fill = options.fill;
-    let again = "sleep time=2s; freeze image=xvdb audit; fill-check; ";
-    let rounds = again.repeat(options.rounds as usize);
+    let ledger = ledger_line(options.host(0));
+    let freeze = |number| {
+        // The disk has another name on another host.
+        let [_, image] = disks(options.host(number));
+        format!("sleep time=2s; freeze image={image} audit; fill-check; ")
+    };
+    let rounds: String = (0..options.rounds).map(freeze).collect();
     format!(
-        "disks; {measures}; image format disk=xvdb; fill size={fill}M; {LEDGER} &; \
+        "disks; {measures}; image format disk={image}; fill size={fill}M; {ledger} &; \
          {rounds}sleep time=2s; stop; poweroff"
     )
 }
 
-fn spec(elf: PathBuf, jobs: &str, fill: u32) -> GuestSpec {
-    GuestSpec::new("firn", elf)
-        .with_memory(fill + OWN_MIB)
-        .with_cmdline(&format!(
-            "log=info deadline=20 freeze.deadline=30s -- {jobs}"
-        ))
-        .with_disk(GuestDisk::new("xvda", "xvda"))
-        .with_disk(GuestDisk::new("xvdb", "xvdb"))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// One boot, from its creation until it is off.
-fn live(lab: &Lab, spec: &GuestSpec, show: Show, deadline: Duration) -> Result<Life> {
-    let guest = lab.guest(spec)?;
-    guest.stream_to(by_line(move |line| show.line(line)));
-    let exit = wait(&guest, deadline)?;
-    let console = guest.console().text();
-    ensure!(exit == Exit::PowerOff, "the guest ended with {exit:?}");
-    let results = console.lines().filter_map(JobResult::parse);
-    Ok(Life {
-        results: results.collect::<Result<_>>()?,
-        console,
-    })
-}
-
-/// Waits for the end; a refusal is one at once, not after the deadline.
-fn wait(guest: &Guest, deadline: Duration) -> Result<Exit> {
-    guest.wait_exit(deadline).map_err(|error| {
-        match Event::last(&guest.console().text(), "refused") {
-            Some(event) => anyhow::anyhow!(
-                "the image was refused: {}; {}",
-                event.text("what").unwrap_or_default(),
-                event.text("hint").unwrap_or_default()
-            ),
-            None => error,
-        }
-    })
-}
-
-/// What a person sees on the way.
-#[derive(Clone, Copy)]
-struct Show {
-    json: bool,
-}
-
-impl Show {
-    /// The host speaks.
-    fn say(self, text: &str) {
-        match self.json {
-            true => eprintln!("host: {text}"),
-            false => println!("host: {text}"),
-        }
-    }
-
-    /// The guest's console, without what it says to programs.
-    fn line(self, line: &str) {
-        let to_programs = ["firn-ack ", "firn-result ", "firn-event "];
-        if !self.json && !to_programs.iter().any(|mark| line.contains(mark)) {
-            println!("{line}");
-        }
+    #[test]
+    fn each_freeze_names_the_disk_as_its_host_does() {
+        let options = Options {
+            hosts: vec![Host::Xen, Host::HyperV],
+            fill: 8,
+            rounds: 2,
+            json: false,
+            deadline: Duration::ZERO,
+        };
+        let jobs = first_jobs(&options);
+        let freezes: Vec<_> = jobs
+            .split("; ")
+            .filter(|job| job.starts_with("freeze"))
+            .collect();
+        assert_eq!(
+            freezes,
+            ["freeze image=xvdb audit", "freeze image=sdb audit"]
+        );
+        assert!(jobs.contains("ledger disk=xvda "));
     }
 }

@@ -11,7 +11,7 @@ use super::Story;
 /// All of it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    lab: String,
+    labs: Vec<String>,
     /// Records acknowledged before the first freeze, and in all.
     acknowledged_before: u64,
     acknowledged: u64,
@@ -80,7 +80,7 @@ impl Round {
 }
 
 impl Report {
-    pub(super) fn new(lab: String, story: &Story) -> Result<Self> {
+    pub(super) fn new(story: &Story) -> Result<Self> {
         let rounds = story.rounds.iter().map(Round::new);
         let rounds = rounds.collect::<Result<Vec<_>>>()?;
         let tallies = story.tallies.first().zip(story.tallies.last());
@@ -91,7 +91,7 @@ impl Report {
             anyhow::Ok(Speed::new(best, raw(&story.results, rw)?))
         };
         Ok(Self {
-            lab,
+            labs: story.labs.clone(),
             acknowledged_before: before.acknowledged,
             acknowledged: after.acknowledged,
             due: after.due,

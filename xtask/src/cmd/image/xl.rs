@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use firn_boot_tests::disks::vdev;
-use firn_lab::{GuestDisk, GuestSpec, xl_config};
+use firn_lab::{GuestDisk, GuestSpec, Host, xl_config};
 
 use crate::cmd::build;
 use crate::workspace;
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         if !path.starts_with('/') {
             bail!("--disk {path}: give the full path on the Xen host");
         }
-        spec = spec.with_disk(GuestDisk::new(path, &vdev(number)));
+        spec = spec.with_disk(GuestDisk::new(path, &vdev(Host::Xen, number)));
     }
     let out = args
         .out

@@ -1,5 +1,5 @@
-//! Builds the agent for this machine; it runs in the lab with the lab's own C
-//! library.
+//! Builds our own programs for this machine; they run in the lab with the lab's
+//! own C library.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,16 +7,21 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use duct::cmd;
 
-/// The agent's ELF file, built if need be.
-pub(crate) fn build() -> Result<Vec<u8>> {
+/// What answers us from inside the lab.
+pub(crate) const AGENT: &str = "firn-lab-agent";
+/// The Hyper-V host on KVM.
+pub(crate) const MONITOR: &str = "firn-hyperv-host";
+
+/// The ELF file of a program that is called like its package, built if need be.
+pub(crate) fn build(name: &str) -> Result<Vec<u8>> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let output = cmd!(
         &cargo,
         "build",
         "--quiet",
-        "--package=firn-lab-agent",
-        "--bin=firn-lab-agent",
+        format!("--package={name}"),
+        format!("--bin={name}"),
         "--message-format=json"
     )
     .dir(&workspace)
@@ -30,12 +35,12 @@ pub(crate) fn build() -> Result<Vec<u8>> {
     .with_context(|| format!("cannot start {cargo}"))?;
     if !output.status.success() {
         bail!(
-            "building the agent:\n{}",
+            "building {name}:\n{}",
             String::from_utf8_lossy(&output.stderr)
         );
     }
     let said = String::from_utf8_lossy(&output.stdout);
-    let path = executable(&said).context("cargo did not tell where the agent is")?;
+    let path = executable(&said).with_context(|| format!("cargo did not tell where {name} is"))?;
     fs::read(&path).with_context(|| path.display().to_string())
 }
 
