@@ -23,15 +23,27 @@ pub fn halt_forever() -> ! {
     }
 }
 
-/// Bit 27 of leaf 1, ECX, mirrors a control register, not the CPU.
-const OSXSAVE: u32 = 1 << 27;
+/// What in leaf 1, ECX, tells of the machine or of the kernel's own means: debug
+/// store, MONITOR, VMX and SMX, power and heat (bits 2 to 8), debug interface,
+/// task priority, performance counters, PCID, direct cache access, x2APIC, the TSC
+/// deadline, OSXSAVE (a control register's mirror), the hypervisor.
+const MACHINE_C1: u32 = 0x8926_c9fc;
+/// The same in leaf 1, EDX: machine checks, local APIC, MTRR, serial number, debug
+/// store, heat, ACPI, self-snoop, several logical processors.
+const MACHINE_D1: u32 = 0xb864_5280;
+/// The same in leaf 0x8000_0001, ECX: logical processors, SVM, APIC, profiling,
+/// SKINIT, watchdog, topology, performance counters.
+const MACHINE_CE: u32 = 0x1dc0_360e;
+/// The same in leaf 0x8000_0001, EDX: what it repeats of leaf 1.
+const MACHINE_DE: u32 = 0x5280;
 /// Tries of an instruction that may have nothing to give at the moment.
 const RANDOM_TRIES: usize = 10;
 /// Bit 30 of leaf 1, ECX: there is RDRAND.
 const RDRAND: u32 = 1 << 30;
 
 /// What instructions the CPU offers, as CPUID says it: leaf 1, leaf 7 and leaf
-/// 0x8000_0001, two registers in each word.
+/// 0x8000_0001, two registers in each word. What belongs to the machine around it is
+/// not among them: each boot finds its own, and no job ever sees it.
 pub fn features() -> [u64; 4] {
     let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
     let [_, _, c1, d1] = cpuid(1);
@@ -41,10 +53,10 @@ pub fn features() -> [u64; 4] {
     };
     let [_, _, ce, de] = cpuid(0x8000_0001);
     [
-        pair(c1 & !OSXSAVE, d1),
+        pair(c1 & !MACHINE_C1, d1 & !MACHINE_D1),
         pair(b7, c7),
         pair(0, d7),
-        pair(ce, de),
+        pair(ce & !MACHINE_CE, de & !MACHINE_DE),
     ]
 }
 
