@@ -21,6 +21,7 @@ pub mod memory;
 pub mod options;
 pub mod partition;
 pub mod pm;
+pub mod processor;
 
 pub use end::End;
 pub use options::Options;

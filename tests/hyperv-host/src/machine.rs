@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use kvm_bindings::{
-    CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X86_USER_SPACE_MSR, KVM_MAX_CPUID_ENTRIES, Msrs,
-    kvm_cpuid_entry2, kvm_enable_cap, kvm_msi, kvm_msr_entry,
+    KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X86_USER_SPACE_MSR, Msrs, kvm_enable_cap, kvm_msi, kvm_msr_entry,
 };
 use kvm_ioctls::{
     Cap, Kvm, MsrExitReason, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuExit,
@@ -20,6 +19,7 @@ use crate::end::{End, Place};
 use crate::memory::Memory;
 use crate::options::Options;
 use crate::partition::{self, HYPERCALL_PORT, Partition};
+use crate::processor;
 
 /// The synthetic MSRs: every access to one comes to us.
 const MSRS: u32 = 0x4000_0000;
@@ -32,10 +32,6 @@ const MTRRS: [(u32, u64); 3] = [
     (0x250, 0x0606_0606_0606_0606),
     (0x258, 0x0606_0606_0606_0606),
 ];
-/// Hypervisor leaves of CPUID, KVM's own among them.
-const HYPERVISOR_LEAVES: std::ops::Range<u32> = 0x4000_0000..0x4001_0000;
-/// In `ecx` of leaf 1: there is a hypervisor.
-const HYPERVISOR: u32 = 1 << 31;
 /// Where messages to the only local APIC go.
 const MSI_ADDRESS: u32 = 0xfee0_0000;
 /// Pins of the I/O APIC that there is none of.
@@ -82,7 +78,9 @@ impl Machine {
         let vcpu = vm.create_vcpu(0).context("creating the processor")?;
         let tsc_hz = u64::from(vcpu.get_tsc_khz().context("the TSC's frequency")?) * 1000;
         let partition = Partition::new(&memory, options, tsc_hz)?;
-        set_up(&kvm, &vcpu, &partition, entry)?;
+        let cpuid = processor::cpuid(&kvm, &partition, options.compatible)?;
+        vcpu.set_cpuid2(&cpuid).context("setting CPUID")?;
+        set_up(&vcpu, entry)?;
         let early = options.early.as_ref();
         let early = early.map(|path| File::options().append(true).create(true).open(path));
         Ok(Self {
@@ -289,9 +287,7 @@ fn enable(vm: &VmFd, cap: u32, argument: u64) -> Result<()> {
 }
 
 /// Brings the processor to the guest's entry.
-fn set_up(kvm: &Kvm, vcpu: &VcpuFd, partition: &Partition, entry: u64) -> Result<()> {
-    let cpuid = cpuid(kvm, partition)?;
-    vcpu.set_cpuid2(&cpuid).context("setting CPUID")?;
+fn set_up(vcpu: &VcpuFd, entry: u64) -> Result<()> {
     let entries = MTRRS.map(|(index, data)| kvm_msr_entry {
         index,
         data,
@@ -303,31 +299,6 @@ fn set_up(kvm: &Kvm, vcpu: &VcpuFd, partition: &Partition, entry: u64) -> Result
     vcpu.set_sregs(&system).context("entering long mode")?;
     vcpu.set_regs(&boot::registers(entry))?;
     Ok(())
-}
-
-/// What KVM can do, with our hypervisor's leaves instead of its own.
-fn cpuid(kvm: &Kvm, partition: &Partition) -> Result<CpuId> {
-    let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
-    let others = supported.as_slice().iter().copied();
-    let mut all: Vec<_> = others
-        .filter(|entry| !HYPERVISOR_LEAVES.contains(&entry.function))
-        .collect();
-    for entry in &mut all {
-        if entry.function == 1 {
-            entry.ecx |= HYPERVISOR;
-            // One processor, number 0.
-            entry.ebx = entry.ebx & 0xff00 | 1 << 16;
-        }
-    }
-    all.extend(partition.leaves().map(|(function, leaf)| kvm_cpuid_entry2 {
-        function,
-        eax: leaf.eax,
-        ebx: leaf.ebx,
-        ecx: leaf.ecx,
-        edx: leaf.edx,
-        ..kvm_cpuid_entry2::default()
-    }));
-    Ok(CpuId::from_entries(&all)?)
 }
 
 /// The guest's time stamp counter; 0 if KVM does not tell.

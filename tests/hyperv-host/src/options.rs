@@ -55,6 +55,10 @@ pub struct Options {
     /// Offer auto-EOI as old hosts do, instead of advising against it.
     #[arg(long)]
     pub auto_eoi: bool,
+    /// Offer only instructions that every 64-bit processor has, so that an image of
+    /// this guest's memory can go to any host.
+    #[arg(long)]
+    pub compatible: bool,
     /// Offer no reference TSC page.
     #[arg(long)]
     pub no_reference_tsc: bool,

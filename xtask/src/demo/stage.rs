@@ -48,6 +48,8 @@ pub(super) struct Stage {
     images: Images,
     progress: Progress,
     lab: Option<Lab>,
+    /// Whether there is another kind of host as well.
+    crosses: bool,
     /// How much memory is filled, in MiB.
     fill: u32,
     deadline: Duration,
@@ -76,6 +78,7 @@ impl Stage {
             images,
             progress,
             lab: None,
+            crosses: options.hosts.len() > 1,
             fill: options.fill,
             deadline: options.deadline,
             data,
@@ -117,13 +120,18 @@ impl Stage {
 
     fn spec(&self, host: Host, jobs: &str) -> GuestSpec {
         let [data, image] = disks(host);
-        GuestSpec::new("firn", self.elf.clone())
+        let mut spec = GuestSpec::new("firn", self.elf.clone())
             .with_memory(self.fill + OWN_MIB)
             .with_cmdline(&format!(
                 "log=info deadline=20 freeze.deadline=30s -- {jobs}"
             ))
             .with_disk(GuestDisk::new("data", &data))
-            .with_disk(GuestDisk::new("image", &image))
+            .with_disk(GuestDisk::new("image", &image));
+        if self.crosses && host == Host::HyperV {
+            // An image goes where there are the instructions that its guest had.
+            spec.extra.push("--compatible".into());
+        }
+        spec
     }
 
     /// Looks at the image disk's file.
