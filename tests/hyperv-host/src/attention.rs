@@ -2,8 +2,8 @@
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -22,6 +22,8 @@ pub struct Attention {
     typed: Mutex<Vec<u8>>,
     wish: AtomicBool,
     look: AtomicBool,
+    /// Who makes the processor look.
+    waker: OnceLock<Thread>,
     expired: AtomicBool,
 }
 
@@ -29,6 +31,14 @@ impl Attention {
     /// Somebody has something to do soon.
     pub fn wish(&self) {
         self.wish.store(true, SeqCst);
+    }
+
+    /// Somebody has something to do now.
+    pub fn want(&self) {
+        self.look.store(true, SeqCst);
+        if let Some(waker) = self.waker.get() {
+            waker.unpark();
+        }
     }
 
     /// Whether it is time to look who had a wish; then it is done now.
@@ -68,6 +78,7 @@ extern "C" fn arrived(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_v
 pub fn run(options: Options) -> Result<End> {
     register_signal_handler(SIGRTMIN(), arrived).context("handling signals")?;
     let attention = Arc::<Attention>::default();
+    attention.waker.get_or_init(thread::current);
     let deadline = options.deadline.map(|after| Instant::now() + after);
     let shared = Arc::clone(&attention);
     thread::spawn(move || listen(&shared));
@@ -75,7 +86,7 @@ pub fn run(options: Options) -> Result<End> {
     let guest = thread::Builder::new().name("guest".into());
     let guest = guest.spawn(move || live(&options, shared))?;
     while !guest.is_finished() {
-        thread::sleep(PERIOD);
+        thread::park_timeout(PERIOD);
         let expired = deadline.is_some_and(|at| at <= Instant::now());
         if expired {
             attention.expired.store(true, SeqCst);

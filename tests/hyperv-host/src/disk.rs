@@ -4,9 +4,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use firn_peers::{Backing, Disk};
+use firn_peers::{Backing, Disk, Flushing};
 use rustix::fs::{FallocateFlags, OFlags, fallocate, ioctl_blksszget};
 use rustix::io::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -26,14 +28,21 @@ struct Page([u8; PAGE]);
 struct DiskFile {
     file: File,
     buffer: Vec<Page>,
+    /// Who flushes it while the guest goes on.
+    flusher: Sender<Sender<io::Result<()>>>,
 }
 
 /// Opens a disk; with it the bytes of one of its sectors, which a file does not
-/// know by itself.
+/// know by itself. `wake` is called when a flush has ended.
 ///
 /// # Errors
 /// There is no such file, or it has no whole sectors.
-pub fn open(path: &Path, read_only: bool, sector: Option<u32>) -> Result<(Disk, u32)> {
+pub fn open(
+    path: &Path,
+    read_only: bool,
+    sector: Option<u32>,
+    wake: impl Fn() + Send + 'static,
+) -> Result<(Disk, u32)> {
     let shown = || path.display().to_string();
     let mut file = open_file(path, read_only).with_context(shown)?;
     let sector = match sector {
@@ -53,8 +62,26 @@ pub fn open(path: &Path, read_only: bool, sector: Option<u32>) -> Result<(Disk, 
         shown()
     );
     let buffer = vec![Page([0; PAGE]); CHUNK / PAGE];
-    let disk = DiskFile { file, buffer };
+    let flusher = flusher(file.try_clone().with_context(shown)?, wake);
+    let disk = DiskFile {
+        file,
+        buffer,
+        flusher,
+    };
     Ok((Disk::over(bytes / SECTOR, disk), sector))
+}
+
+/// Starts a thread that flushes a file whenever it is asked to, until nobody can.
+fn flusher(file: File, wake: impl Fn() + Send + 'static) -> Sender<Sender<io::Result<()>>> {
+    let (ask, asked) = mpsc::channel::<Sender<io::Result<()>>>();
+    thread::spawn(move || {
+        for answer in asked {
+            // A controller that was closed meanwhile waits for no answer.
+            let _closed = answer.send(file.sync_data());
+            wake();
+        }
+    });
+    ask
 }
 
 /// Past the cache if the file system can do that with single sectors.
@@ -113,6 +140,12 @@ impl Backing for DiskFile {
         self.file.sync_data()
     }
 
+    fn begin_flush(&mut self) -> io::Result<Option<Flushing>> {
+        let (answer, flushing) = mpsc::channel();
+        self.flusher.send(answer).map_err(io::Error::other)?;
+        Ok(Some(flushing))
+    }
+
     fn discard(&mut self, sector: u64, sectors: u64) -> io::Result<()> {
         if sectors == 0 {
             return Ok(());
@@ -131,6 +164,10 @@ impl Backing for DiskFile {
 mod tests {
     use super::*;
     use std::os::unix::fs::MetadataExt;
+
+    fn open(path: &Path, read_only: bool, sector: Option<u32>) -> Result<(Disk, u32)> {
+        super::open(path, read_only, sector, || ())
+    }
 
     fn file(bytes: u64) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -152,6 +189,18 @@ mod tests {
         let mut again = vec![0; data.len()];
         disk.read(3, &mut again).unwrap();
         assert_eq!(again, data);
+    }
+
+    #[test]
+    fn a_flush_ends_while_others_go_on() {
+        let there = file(4096);
+        let (woken, wakes) = mpsc::channel();
+        let wake = move || woken.send(()).unwrap();
+        let (disk, _) = super::open(there.path(), false, None, wake).unwrap();
+        disk.write(0, &[1; 512]).unwrap();
+        let flushing = disk.begin_flush().unwrap().unwrap();
+        flushing.recv().unwrap().unwrap();
+        wakes.recv().unwrap();
     }
 
     #[test]

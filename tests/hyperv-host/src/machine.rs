@@ -77,7 +77,7 @@ impl Machine {
         let entry = load(&memory, options)?;
         let vcpu = vm.create_vcpu(0).context("creating the processor")?;
         let tsc_hz = u64::from(vcpu.get_tsc_khz().context("the TSC's frequency")?) * 1000;
-        let partition = Partition::new(&memory, options, tsc_hz)?;
+        let partition = Partition::new(&memory, options, tsc_hz, &attention)?;
         let cpuid = processor::cpuid(&kvm, &partition, options.compatible)?;
         vcpu.set_cpuid2(&cpuid).context("setting CPUID")?;
         set_up(&vcpu, entry)?;
@@ -124,10 +124,8 @@ impl Machine {
             self.attention.take_typed(&mut self.typed);
             let taken = self.chipset.type_in(&self.typed);
             self.typed.drain(..taken);
-            if self.partition.waits() {
-                self.partition.tick();
-                self.serve();
-            }
+            self.partition.tick();
+            self.serve();
         }
         let more = !self.typed.is_empty() || self.chipset.is_behind() || self.partition.waits();
         if more {

@@ -1,6 +1,7 @@
 //! The partition: CPUID leaves, synthetic MSRs, hypercalls, and the peers behind
 //! them.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -13,6 +14,7 @@ use firn_hyperv::wire::msr::{CRASH_MESSAGE, CRASH_NOTIFY, ENABLE, FRAME_SHIFT, M
 use firn_peers::Peer;
 use firn_peers::hyperv::{HostConfig, HvMachine, Lun, Storvsp, StorvspConfig, VmbusHost};
 
+use crate::attention::Attention;
 use crate::disk;
 use crate::memory::Memory;
 use crate::options::Options;
@@ -57,7 +59,12 @@ impl Partition {
     ///
     /// # Errors
     /// A disk cannot be opened.
-    pub fn new(memory: &Memory, options: &Options, tsc_hz: u64) -> Result<Self> {
+    pub fn new(
+        memory: &Memory,
+        options: &Options,
+        tsc_hz: u64,
+        attention: &Arc<Attention>,
+    ) -> Result<Self> {
         let machine = HvMachine::over(memory.region());
         if options.no_reference_tsc {
             machine.deprive(privilege::REFERENCE_TSC);
@@ -73,7 +80,7 @@ impl Partition {
                 ..HostConfig::default()
             },
         );
-        for controller in controllers(options)? {
+        for controller in controllers(options, attention)? {
             host.plug(&controller);
         }
         Ok(Self {
@@ -261,7 +268,7 @@ pub fn is_writable(index: u32) -> bool {
 }
 
 /// The controllers of the command line, with their disks.
-fn controllers(options: &Options) -> Result<Vec<Storvsp>> {
+fn controllers(options: &Options, attention: &Arc<Attention>) -> Result<Vec<Storvsp>> {
     let last = options.disk.iter().map(|disk| disk.controller).max();
     let mut all = Vec::new();
     for number in 0..=last.unwrap_or(0) {
@@ -275,7 +282,9 @@ fn controllers(options: &Options) -> Result<Vec<Storvsp>> {
         let disks = options.disk.iter().zip(1..);
         let its = disks.filter(|(disk, _)| disk.controller == number);
         for (unit, (arg, place)) in (0..).zip(its) {
-            let (disk, sector) = disk::open(&arg.path, arg.read_only, arg.sector)?;
+            let attention = Arc::clone(attention);
+            let wake = move || attention.want();
+            let (disk, sector) = disk::open(&arg.path, arg.read_only, arg.sector, wake)?;
             let name = arg.naa.unwrap_or(0x6002_2480_0000_0000 + place);
             let mut lun = Lun::new(disk).blocks_of(sector).named(name);
             lun.read_only = arg.read_only;

@@ -21,7 +21,8 @@ mod store;
 mod world;
 
 pub use blkback::{
-    Backing, BlkBack, BlkOffence, Config, Counters, DiscardConfig, Disk, DiskOp, Order, Publish,
+    Backing, BlkBack, BlkOffence, Config, Counters, DiscardConfig, Disk, DiskOp, Flushing, Order,
+    Publish,
 };
 pub use io::{SECTORS, completions, live, pattern};
 pub use machine::{

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
+use std::sync::mpsc::Receiver;
 
 const BYTES: usize = SECTOR as usize;
 type Sector = [u8; BYTES];
@@ -40,6 +41,9 @@ pub enum DiskOp {
     },
 }
 
+/// The end of a flush that somebody else carries out.
+pub type Flushing = Receiver<io::Result<()>>;
+
 /// Where the data of a disk lie that is not in memory. Whole sectors only, all of
 /// them on the disk.
 pub trait Backing {
@@ -60,6 +64,14 @@ pub trait Backing {
     /// # Errors
     /// What the medium says.
     fn flush(&mut self) -> io::Result<()>;
+
+    /// The same, if it can be done while others go on; `None` if it is done by now.
+    ///
+    /// # Errors
+    /// What the medium says.
+    fn begin_flush(&mut self) -> io::Result<Option<Flushing>> {
+        self.flush().map(|()| None)
+    }
 
     /// Gives sectors back.
     ///
@@ -316,6 +328,18 @@ impl Disk {
             state.behind.clear();
         }
         Ok(())
+    }
+
+    /// [`Disk::flush`] while others go on, where its backing can; `None` if it is
+    /// done by now.
+    ///
+    /// # Errors
+    /// What its backing says.
+    pub fn begin_flush(&self) -> io::Result<Option<Flushing>> {
+        if let Some(backing) = &mut self.0.borrow_mut().backing {
+            return backing.begin_flush();
+        }
+        self.flush().map(|()| None)
     }
 
     /// Makes sectors read as zeros.

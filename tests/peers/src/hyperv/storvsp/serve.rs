@@ -2,12 +2,14 @@
 
 use super::target::Outcome;
 use super::{Phase, State};
+use crate::blkback::Flushing;
 use crate::hyperv::bytes::{u16_at, u32_at, u64_at};
 use crate::hyperv::device::Link;
 use crate::hyperv::offence::HvOffence;
 use crate::hyperv::ring::Raw;
 use firn_block::PAGE;
 use firn_hyperv::wire::vstor::Version;
+use std::sync::mpsc::TryRecvError;
 
 const IN_BAND: u16 = 6;
 const GPA_DIRECT: u16 = 9;
@@ -20,6 +22,25 @@ pub(super) struct Pending {
     transaction: u64,
     packet: Vec<u8>,
     due: u64,
+    /// What it waits for, and the answer if that ends badly.
+    later: Option<(Flushing, Vec<u8>)>,
+}
+
+impl Pending {
+    /// Whether what it waits for has ended.
+    fn is_here(&mut self) -> bool {
+        if let Some((flushing, bad)) = &mut self.later {
+            match flushing.try_recv() {
+                Err(TryRecvError::Empty) => return false,
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(TryRecvError::Disconnected) => {
+                    self.packet = std::mem::take(bad);
+                }
+            }
+            self.later = None;
+        }
+        true
+    }
 }
 
 /// Guest memory that a packet lists.
@@ -135,7 +156,7 @@ impl State {
             return Ok(());
         }
         if let Some(answer) = self.handshake(operation, raw, link)? {
-            self.answer(raw.transaction, answer);
+            self.answer(raw.transaction, answer, None);
         }
         Ok(())
     }
@@ -233,10 +254,16 @@ impl State {
         }
         let cdb = &packet[28..28 + cdb_bytes];
         let exists = packet[17] == 0 && packet[18] == 0;
-        let outcome = match exists {
+        let mut outcome = match exists {
             true => self.command(packet[19], cdb, &data, link.offences),
             false => None,
         };
+        let flushing = outcome.as_mut().and_then(|outcome| outcome.later.take());
+        let later = flushing.map(|flushing| {
+            let broken = Some(Outcome::broken());
+            let bad = result(packet, version, transfer, broken, buffer.as_ref(), link);
+            (flushing, bad)
+        });
         let answer = result(packet, version, transfer, outcome, buffer.as_ref(), link);
         if link.offences.has(HvOffence::NeverAnswersIo) {
             // The request is forgotten.
@@ -246,9 +273,10 @@ impl State {
                 transaction,
                 packet,
                 due,
+                later,
             });
         } else {
-            self.answer(raw.transaction, answer);
+            self.answer(raw.transaction, answer, later);
         }
         Ok(())
     }
@@ -261,20 +289,22 @@ impl State {
         }
         self.pending.append(&mut self.stuck);
         for pending in &mut self.pending {
+            pending.later = None;
             pending.packet[14] = 0x02;
             pending.packet[24..28].fill(0);
         }
         let mut answer = vec![0; raw.data.len()];
         answer[0] = 1;
-        self.answer(raw.transaction, answer);
+        self.answer(raw.transaction, answer, None);
     }
 
-    fn answer(&mut self, transaction: u64, packet: Vec<u8>) {
+    fn answer(&mut self, transaction: u64, packet: Vec<u8>, later: Option<(Flushing, Vec<u8>)>) {
         let due = self.clock + self.config.delay;
         let pending = Pending {
             transaction,
             packet,
             due,
+            later,
         };
         match self.config.reversed {
             true => self.pending.push_front(pending),
@@ -287,7 +317,8 @@ impl State {
         if self.blocked {
             return false;
         }
-        while let Some(next) = self.pending.front() {
+        while let Some(at) = self.pending.iter_mut().position(Pending::is_here) {
+            let next = &self.pending[at];
             if next.due > self.clock {
                 return true;
             }
@@ -302,7 +333,7 @@ impl State {
             if let Some(left) = self.allowance.as_mut().filter(|_| is_io) {
                 *left -= 1;
             }
-            self.pending.pop_front();
+            self.pending.remove(at);
             any = true;
         }
         any

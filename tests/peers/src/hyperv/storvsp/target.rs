@@ -1,7 +1,7 @@
 //! SCSI commands, carried out on disks in memory.
 
 use super::{Lun, State};
-use crate::blkback::DiskOp;
+use crate::blkback::{DiskOp, Flushing};
 use crate::hyperv::device::Offences;
 use crate::hyperv::offence::HvOffence;
 
@@ -13,6 +13,8 @@ pub(super) struct Outcome {
     pub(super) data: Vec<u8>,
     /// Bytes of the guest's that were taken.
     pub(super) taken: usize,
+    /// It ends when this does, well or as [`Outcome::broken`].
+    pub(super) later: Option<Flushing>,
 }
 
 impl Outcome {
@@ -22,7 +24,14 @@ impl Outcome {
             sense: Vec::new(),
             data,
             taken: 0,
+            later: None,
         }
+    }
+
+    /// The disk cannot do what it has begun.
+    pub(super) fn broken() -> Self {
+        let (key, code, qualifier) = BROKEN;
+        Self::check(key, code, qualifier)
     }
 
     fn good(taken: usize) -> Self {
@@ -172,9 +181,12 @@ impl Lun {
         if !self.disk.admits(0, 0) {
             return Err(BROKEN);
         }
-        self.disk.flush().map_err(|_| BROKEN)?;
+        let later = self.disk.begin_flush().map_err(|_| BROKEN)?;
         self.disk.record(DiskOp::Flush);
-        Ok(Outcome::good(0))
+        Ok(Outcome {
+            later,
+            ..Outcome::good(0)
+        })
     }
 
     fn unmap(&self, data: &[u8]) -> Result<Outcome> {
