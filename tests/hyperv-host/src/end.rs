@@ -13,7 +13,8 @@ pub enum End {
     Reboot,
     /// The guest told of a crash by the crash MSRs; what it said.
     Crash(String),
-    /// The processor shut down: a fault for which there was no handler.
+    /// The processor shut down: a fault for which there was no handler. On AMD's
+    /// processors KVM has reset it by then, and the place is that of a reset.
     TripleFault(Place),
     /// The deadline came first.
     Stuck(Place),
