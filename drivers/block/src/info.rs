@@ -3,25 +3,37 @@
 use core::fmt;
 use core::str::FromStr;
 
-/// The name of a disk as the host numbers it: `xvda` is 0, `xvdb` is 1, …
+/// The name of a disk as the host numbers it: `xvda` is 0, `xvdb` is 1, …; names of
+/// SCSI disks, `sda` and so on, are numbered apart.
 ///
 /// Plain data that may lie in saved memory: it never points at a driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DiskId(pub u32);
+
+/// In the number of a SCSI disk.
+const SCSI: u32 = 1 << 31;
+
+impl DiskId {
+    /// The SCSI disk of that number: 0 is `sda`.
+    #[must_use]
+    pub const fn scsi(index: u32) -> Self {
+        Self(index | SCSI)
+    }
+}
 
 impl fmt::Display for DiskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Bijective base 26: a..z, aa..zz, and so on.
         let mut letters = [0u8; 8];
         let mut at = letters.len();
-        let mut rest = u64::from(self.0) + 1;
+        let mut rest = u64::from(self.0 & !SCSI) + 1;
         while rest > 0 {
             rest -= 1;
             at -= 1;
             letters[at] = b'a' + u8::try_from(rest % 26).unwrap_or(0);
             rest /= 26;
         }
-        f.write_str("xvd")?;
+        f.write_str(if self.0 & SCSI == 0 { "xvd" } else { "sd" })?;
         f.write_str(core::str::from_utf8(&letters[at..]).unwrap_or("?"))
     }
 }
@@ -34,7 +46,11 @@ impl FromStr for DiskId {
     type Err = ParseDiskIdError;
 
     fn from_str(name: &str) -> Result<Self, ParseDiskIdError> {
-        let letters = name.strip_prefix("xvd").ok_or(ParseDiskIdError)?;
+        let (letters, kind) = match (name.strip_prefix("xvd"), name.strip_prefix("sd")) {
+            (Some(letters), _) => (letters, 0),
+            (None, Some(letters)) => (letters, SCSI),
+            (None, None) => return Err(ParseDiskIdError),
+        };
         if letters.is_empty() || letters.len() > 5 {
             return Err(ParseDiskIdError);
         }
@@ -45,7 +61,7 @@ impl FromStr for DiskId {
             }
             index = index * 26 + u32::from(letter - b'a') + 1;
         }
-        Ok(Self(index - 1))
+        Ok(Self((index - 1) | kind))
     }
 }
 
@@ -131,7 +147,20 @@ mod tests {
             assert_eq!(DiskId(index).to_string(), name);
             assert_eq!(name.parse(), Ok(DiskId(index)));
         }
-        for wrong in ["", "xvd", "sda", "xvdA", "xvda1", "xvdaaaaaaaa"] {
+        for (index, name) in [(0, "sda"), (26, "sdaa")] {
+            assert_eq!(DiskId::scsi(index).to_string(), name);
+            assert_eq!(name.parse(), Ok(DiskId::scsi(index)));
+        }
+        for wrong in [
+            "",
+            "xvd",
+            "sd",
+            "hda",
+            "xvdA",
+            "xvda1",
+            "sdA",
+            "xvdaaaaaaaa",
+        ] {
             assert_eq!(wrong.parse::<DiskId>(), Err(ParseDiskIdError), "{wrong}");
         }
     }

@@ -11,6 +11,7 @@ extern crate alloc;
 
 pub mod clock;
 pub mod crash;
+mod few;
 pub mod hal;
 pub mod hypercall;
 pub mod ic;

@@ -1,10 +1,10 @@
 //! The synthetic interrupt controller: one slot for messages, a page of event
 //! flags, both of source 2 (TLFS, chapter 11).
 
+use crate::few::Few;
 use crate::hal::{Hal, HalExt};
 use crate::wire::msr::{ENABLE, Msr, SINT_AUTO_EOI, SINT_MASKED, SINT_POLLING, SINT_VECTOR};
 use crate::wire::synic::{FLAGS, MORE_PENDING, Message, NO_MESSAGE, SLOT, VMBUS_SLOT};
-use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, SeqCst};
@@ -22,7 +22,7 @@ pub struct Synic {
     pub(crate) outgoing: Region,
     auto_eoi: bool,
     fired: [Cell<u64>; WORDS],
-    signals: RefCell<BTreeMap<u32, Rc<Signal>>>,
+    signals: RefCell<Few<u32, Rc<Signal>>>,
 }
 
 impl Synic {
@@ -45,7 +45,7 @@ impl Synic {
             outgoing,
             auto_eoi,
             fired: [const { Cell::new(0) }; WORDS],
-            signals: RefCell::new(BTreeMap::new()),
+            signals: RefCell::new(Few::new()),
         };
         synic.turn_on(hal);
         Some(synic)
@@ -135,7 +135,12 @@ impl Synic {
     /// The signal that is notified whenever the channel's flag is set.
     pub fn signal(&self, relid: u32) -> Rc<Signal> {
         let mut signals = self.signals.borrow_mut();
-        signals.entry(relid).or_default().clone()
+        if let Some(signal) = signals.get(&relid) {
+            return signal.clone();
+        }
+        let signal = Rc::<Signal>::default();
+        signals.insert(relid, signal.clone());
+        signal
     }
 
     /// Forgets a channel: its number may be another's soon.

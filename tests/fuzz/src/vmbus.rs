@@ -133,7 +133,7 @@ impl Case {
         };
         world.start(VmbusConfig::default(), config);
         world.run_for(Duration::from_secs(1));
-        let find = |id| world.guest().scsi.find(DiskId(id));
+        let find = |id| world.guest().scsi.find(DiskId::scsi(id));
         let units: Vec<_> = (0..2).filter_map(find).collect();
         assert_eq!(units.len(), 2, "a friendly host: {}", world.failure());
         Self {

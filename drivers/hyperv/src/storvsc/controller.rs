@@ -15,8 +15,9 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
-use firn_block::PAGE;
+use firn_block::gate::Lifecycle;
 use firn_block::shm::Region;
+use firn_block::{DiskId, PAGE};
 use firn_task::{Instant, Signal};
 
 /// What a controller may use, and how long it waits.
@@ -94,13 +95,14 @@ impl Drop for Change<'_> {
 
 impl<H: Hal> Controller<H> {
     /// A controller without a connection. New disks take their names from
-    /// `next_id`.
+    /// `next_id`; `changed` is notified of everything that happens to it.
     #[must_use]
     pub fn new(
         bus: &Rc<Vmbus<H>>,
         instance: Guid,
         config: ControllerConfig,
         next_id: &Rc<Cell<u32>>,
+        changed: &Rc<Signal>,
     ) -> Rc<Self> {
         let attention = Rc::new(Signal::new());
         Rc::new(Self {
@@ -123,7 +125,7 @@ impl<H: Hal> Controller<H> {
             unusable: RefCell::default(),
             most: Cell::new(0),
             reset_sent: Cell::new(false),
-            changed: Rc::new(Signal::new()),
+            changed: changed.clone(),
         })
     }
 
@@ -144,6 +146,28 @@ impl<H: Hal> Controller<H> {
         for unit in self.units.borrow().iter() {
             visit(unit);
         }
+    }
+
+    /// Its disk of that name, if possible one that has not failed. Does not
+    /// allocate.
+    #[must_use]
+    pub fn find(&self, id: DiskId) -> Option<Rc<Unit<H>>> {
+        let units = self.units.borrow();
+        let named = || units.iter().filter(|unit| unit.id() == id);
+        let found = named().find(|unit| unit.state() != Lifecycle::Failed);
+        found.or_else(|| named().next()).cloned()
+    }
+
+    /// Whether it is connected, or it is known why not.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.ready.get() || self.error.get().is_some()
+    }
+
+    /// Whether the host offers it, and nobody has it connected.
+    #[must_use]
+    pub fn can_connect(&self) -> bool {
+        !self.ready.get() && self.wire.offence.get().is_none() && self.offer().is_ok()
     }
 
     /// Units that cannot be used, and why.
@@ -319,6 +343,9 @@ impl<H: Hal> Controller<H> {
 
     pub(super) async fn close_link(&self) -> Result<(), ConnectError> {
         self.ready.set(false);
+        for unit in self.units.borrow().iter() {
+            unit.front.borrow_mut().spare = None;
+        }
         let link = self.wire.link.borrow_mut().take();
         let page = self.page.borrow_mut().take();
         let Some(link) = link else { return Ok(()) };

@@ -18,6 +18,8 @@ pub struct Unit<H: Hal> {
     pub front: RefCell<Front<H>>,
     id: DiskId,
     number: Cell<u8>,
+    /// A connection of its controller is to be one of this disk as well.
+    pub(super) wanted: Cell<bool>,
     /// What tells it from others wherever it is plugged in.
     name: RefCell<Name>,
 }
@@ -105,15 +107,14 @@ impl<H: Hal> Unit<H> {
 impl<H: Hal> Front<H> {
     /// Takes up a connection: room for everything that can be in flight is made
     /// now.
-    fn attach(&mut self, link: &mut Link<H>, found: &Found) {
-        let depth = found.info.queue_depth;
-        let pages = found.info.max_transfer as usize / PAGE + 1;
-        self.inbox = Some(link.add_inbox(depth, pages));
+    pub(super) fn attach(&mut self, link: &mut Link<H>) {
+        let depth = self.info.queue_depth;
+        let pages = self.info.max_transfer as usize / PAGE + 1;
+        let spare = self.spare.take();
+        self.inbox = Some(spare.unwrap_or_else(|| link.add_inbox(depth, pages)));
         self.accepted.resize(depth as usize);
         self.again = VecDeque::with_capacity(depth as usize);
         self.paused = VecDeque::with_capacity(depth as usize);
-        self.unit = found.number;
-        self.update(found);
     }
 
     /// Takes over what the disk is now.
@@ -122,6 +123,7 @@ impl<H: Hal> Front<H> {
             id: self.info.id,
             ..found.info.clone()
         };
+        self.unit = found.number;
         self.unmap_sectors = found.unmap_sectors;
         self.write_same = found.write_same;
         self.changed = false;
@@ -166,6 +168,7 @@ impl<H: Hal> Controller<H> {
             front: RefCell::new(Front::new(&self.wire, found.number, id)),
             id,
             number: Cell::new(found.number),
+            wanted: Cell::new(true),
             name: RefCell::default(),
         });
         self.units.borrow_mut().push(unit.clone());
@@ -176,12 +179,14 @@ impl<H: Hal> Controller<H> {
         unit.number.set(found.number);
         *unit.name.borrow_mut() = found.name.clone();
         let mut front = unit.front.borrow_mut();
-        if front.inbox.is_some() {
-            // It is connected, and was looked at again.
-            return front.update(found);
+        front.update(found);
+        let stays_away = front.state() == Lifecycle::Frozen && !unit.wanted.get();
+        if front.inbox.is_some() || stays_away {
+            // It is connected, or nobody wants it yet: it was looked at again.
+            return;
         }
         if let Some(link) = self.wire.link.borrow_mut().as_mut() {
-            front.attach(link, found);
+            front.attach(link);
         }
         let first = match front.state() {
             Lifecycle::Frozen => Some(Lifecycle::Thawing),

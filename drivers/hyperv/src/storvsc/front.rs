@@ -29,6 +29,8 @@ pub struct Front<H: Hal> {
     pub(super) buffers: Buffers,
     /// The box for ends of this disk's pieces, while it is connected.
     pub(super) inbox: Option<usize>,
+    /// The box that it left behind on a channel that others still use.
+    pub(super) spare: Option<usize>,
     /// Most sectors of one command that unmaps.
     pub(super) unmap_sectors: u64,
     /// Blocks are unmapped by WRITE SAME, as there is no UNMAP.
@@ -51,6 +53,7 @@ impl<H: Hal> Front<H> {
             accepted: Accepted::new(),
             buffers: Buffers::new(id.0),
             inbox: None,
+            spare: None,
             unmap_sectors: 0,
             write_same: false,
             again: VecDeque::new(),
@@ -237,6 +240,7 @@ impl<H: Hal> DataPath for Front<H> {
     }
 
     fn events(&self) -> Option<Rc<Signal>> {
+        self.inbox?;
         self.wire.with(|link| Ok(link.channel.events()))
     }
 

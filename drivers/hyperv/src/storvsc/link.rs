@@ -3,12 +3,13 @@
 
 use super::offence::Offence;
 use super::packet::{self, Answer, Direction, Ended};
+use crate::few::Few;
 use crate::hal::Hal;
 use crate::machine::HyperV;
 use crate::vmbus::Channel;
 use crate::wire::ring::{COMPLETION_REQUESTED, GpaDirect, PacketType, Range};
 use crate::wire::vstor::{Operation, PACKET, Version};
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use firn_block::PAGE;
@@ -73,7 +74,7 @@ pub(super) struct Link<H: Hal> {
     pub(super) version: Option<Version>,
     /// Ends of each disk's pieces.
     inboxes: Vec<VecDeque<(Piece, Ended)>>,
-    own: BTreeMap<u64, Own>,
+    own: Few<u64, Own>,
     next_ticket: u64,
     /// Words between a packet's descriptor and its data.
     head: Vec<u64>,
@@ -106,7 +107,7 @@ impl<H: Hal> Link<H> {
             slots: Slots::new(depth, || ()),
             version: None,
             inboxes: Vec::new(),
-            own: BTreeMap::new(),
+            own: Few::new(),
             next_ticket: 1,
             head: Vec::new(),
             lists,

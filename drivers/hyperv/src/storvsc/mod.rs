@@ -22,7 +22,7 @@ mod scan;
 mod steps;
 mod wire;
 
-pub use bus::ScsiBus;
+pub use bus::{ScsiBus, WithController};
 pub use controller::{Controller, ControllerConfig};
 pub use disks::Unit;
 pub use error::{ConnectError, StepError, WhyNot};

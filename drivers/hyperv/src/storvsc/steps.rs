@@ -16,7 +16,7 @@ use crate::machine::HyperV;
 use alloc::rc::Rc;
 use firn_block::gate::Lifecycle;
 use firn_block::{DiskStep, freeze};
-use firn_task::Instant;
+use firn_task::{Instant, timeout_at};
 
 impl<H: Hal> Unit<H> {
     const fn fails(&self, step: DiskStep, why: WhyNot) -> StepError {
@@ -98,6 +98,78 @@ impl<H: Hal> Unit<H> {
 }
 
 impl<H: Hal> Controller<H> {
+    /// Takes one shut disk off the channel, once what the kernel itself has in
+    /// flight on it has ended: afterwards the host reaches nothing of the disk, and
+    /// it is [`Frozen`](Lifecycle::Frozen). With the last one the channel is
+    /// closed.
+    ///
+    /// # Errors
+    /// [`WhyNot::Deadline`], [`WhyNot::Busy`]: it stays connected. Those of
+    /// [`Controller::disconnect`].
+    pub async fn detach(&self, unit: &Unit<H>, until: Instant) -> Result<(), StepError> {
+        let drained = freeze::drain_private(&unit.front, &*self.wire.hv, until).await;
+        drained.map_err(|why| unit.fails(DiskStep::Disconnect, why))?;
+        unit.check_idle()?;
+        unit.wanted.set(false);
+        let connected = |unit: &Unit<H>| unit.front.borrow().inbox.is_some();
+        let others = |other: &Rc<Unit<H>>| other.id() != unit.id() && connected(other);
+        if !self.units().iter().any(others) {
+            return self.disconnect().await;
+        }
+        let mut front = unit.front.borrow_mut();
+        front.spare = front.inbox.take();
+        front.buffers.forget_kernel();
+        // Freezing, as it was idle.
+        let _ = front.step(Lifecycle::Frozen);
+        drop(front);
+        self.changed.notify();
+        Ok(())
+    }
+
+    /// Brings a disk back, shut: onto the channel that there is, or by a new one,
+    /// which others that were taken off do not share.
+    ///
+    /// # Errors
+    /// [`WhyNot::Connect`]; [`WhyNot::State`] of a disk that is open or has failed,
+    /// or that the host does not have any more; [`WhyNot::Deadline`].
+    pub async fn attach(&self, unit: &Unit<H>, until: Instant) -> Result<(), StepError> {
+        let fails = |why| unit.fails(DiskStep::Connect, why);
+        unit.wanted.set(true);
+        loop {
+            let seen = self.changed.seen();
+            let state = unit.state();
+            match state {
+                Lifecycle::Freezing => return Ok(()),
+                Lifecycle::Live | Lifecycle::Failed => return Err(fails(WhyNot::State(state))),
+                _ => {}
+            }
+            if self.changing.get() {
+                let changed = self.changed.changed(seen);
+                if timeout_at(&*self.wire.hv, until, changed).await.is_err() {
+                    return Err(fails(WhyNot::Deadline { in_flight: 0 }));
+                }
+                continue;
+            }
+            if !self.ready.get() {
+                let connected = self.connect().await;
+                connected.map_err(|error| fails(WhyNot::Connect(error)))?;
+            } else if state == Lifecycle::Frozen {
+                let mut front = unit.front.borrow_mut();
+                if let Some(link) = self.wire.link.borrow_mut().as_mut() {
+                    front.attach(link);
+                }
+                let _ = front.step(Lifecycle::Thawing);
+                let _ = front.step(Lifecycle::Freezing);
+                drop(front);
+                self.changed.notify();
+            }
+            let state = unit.state();
+            if state != Lifecycle::Freezing {
+                return Err(fails(WhyNot::State(state)));
+            }
+        }
+    }
+
     /// Closes the channel of a controller whose disks are all shut and idle:
     /// afterwards the host reaches no memory of it, and they are
     /// [`Frozen`](Lifecycle::Frozen).

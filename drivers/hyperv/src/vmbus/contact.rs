@@ -30,6 +30,7 @@ impl<H: Hal> Vmbus<H> {
         self.state.set(BusState::Changing);
         self.waiting.clear();
         self.offers.borrow_mut().clear();
+        self.complete.set(false);
         self.pages.zero(0, self.pages.len());
         let connected = self.shake_hands().await;
         if connected.is_err() && self.state() != BusState::Failed {
@@ -51,6 +52,8 @@ impl<H: Hal> Vmbus<H> {
             let _ = self.unload().await;
             return Err(error);
         }
+        self.complete.set(true);
+        self.changed.notify();
         Ok(version)
     }
 
@@ -143,6 +146,9 @@ impl<H: Hal> Vmbus<H> {
         }
         self.waiting.clear();
         self.offers.borrow_mut().clear();
+        self.complete.set(false);
+        // It has let go of all memory.
+        self.gpadls.set(0);
         self.state.set(BusState::Disconnected);
         self.changed.notify();
         Ok(())

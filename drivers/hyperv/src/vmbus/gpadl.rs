@@ -43,6 +43,7 @@ impl<H: Hal> Vmbus<H> {
             bytes: region.len() as u32,
             offset: 0,
         };
+        self.gpadls.set(self.gpadls.get() + 1);
         let key = Key::Created(gpadl);
         let expected = self.waiting.expect(key);
         let first = 0..pages.min(HEADER_FRAMES);
@@ -62,9 +63,12 @@ impl<H: Hal> Vmbus<H> {
                 .await?;
             number += 1;
         }
-        let reply = self.reply(&expected, key, Some(relid), until).await?;
-        succeeded(key, reply)?;
-        Ok(gpadl)
+        let reply = self.reply(&expected, key, Some(relid), until).await;
+        let created = reply.and_then(|reply| succeeded(key, reply));
+        if matches!(created, Err(BusError::Refused(..) | BusError::Rescinded)) {
+            self.forget_gpadl();
+        }
+        created.map(|()| gpadl)
     }
 
     /// Sends a head and the frames of some pages after it.
@@ -87,6 +91,10 @@ impl<H: Hal> Vmbus<H> {
         self.send(kind, &message[..end], until).await
     }
 
+    fn forget_gpadl(&self) {
+        self.gpadls.set(self.gpadls.get().saturating_sub(1));
+    }
+
     /// Takes a region back: afterwards the host cannot reach it. A host that
     /// takes the channel back lets go by itself.
     ///
@@ -104,15 +112,22 @@ impl<H: Hal> Vmbus<H> {
             relid,
             gpadl,
         };
-        if self.is_rescinded(relid) {
-            return self.check();
+        let torn_down = async {
+            if self.is_rescinded(relid) {
+                return self.check();
+            }
+            let key = Key::Torndown(gpadl);
+            let reply = self.ask(kind, message.as_bytes(), key, Some(relid), until);
+            match reply.await {
+                Ok(reply) => succeeded(key, reply),
+                Err(BusError::Rescinded) => Ok(()),
+                Err(error) => Err(error),
+            }
+        };
+        let torn_down = torn_down.await;
+        if torn_down.is_ok() {
+            self.forget_gpadl();
         }
-        let key = Key::Torndown(gpadl);
-        let reply = self.ask(kind, message.as_bytes(), key, Some(relid), until);
-        match reply.await {
-            Ok(reply) => succeeded(key, reply),
-            Err(BusError::Rescinded) => Ok(()),
-            Err(error) => Err(error),
-        }
+        torn_down
     }
 }

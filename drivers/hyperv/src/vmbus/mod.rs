@@ -88,6 +88,10 @@ pub struct Vmbus<H: Hal> {
     waiting: Waiting,
     offers: RefCell<Offers>,
     next_gpadl: Cell<u32>,
+    /// Shared memories that the host knows, or may know.
+    gpadls: Cell<usize>,
+    /// The host has told everything that it offers.
+    complete: Cell<bool>,
     offence: Cell<Option<Offence>>,
     /// A host that was unloaded and is too old to be contacted again.
     spent: Cell<Option<Version>>,
@@ -110,6 +114,8 @@ impl<H: Hal> Vmbus<H> {
             waiting: Waiting::default(),
             offers: RefCell::default(),
             next_gpadl: Cell::new(FIRST_GPADL),
+            gpadls: Cell::new(0),
+            complete: Cell::new(false),
             offence: Cell::new(None),
             spent: Cell::new(None),
             changed: Rc::new(Signal::new()),
@@ -147,6 +153,25 @@ impl<H: Hal> Vmbus<H> {
     #[must_use]
     pub fn offers(&self) -> Vec<Offer> {
         self.offers.borrow().standing()
+    }
+
+    /// Whether the host has told everything that it offered when contact was
+    /// made.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.complete.get()
+    }
+
+    /// How many pieces of memory the host knows by channels, or may know.
+    #[must_use]
+    pub const fn gpadls(&self) -> usize {
+        self.gpadls.get()
+    }
+
+    /// How many channels somebody uses.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.offers.borrow().in_use()
     }
 
     /// Whether the host has taken an offer back.

@@ -1,9 +1,10 @@
 //! What the host offers.
 
 use super::offence::Offence;
+use crate::few::Few;
 use crate::wire::synic::FLAGS;
 use crate::wire::{Guid, vmbus};
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 /// One channel that the host offers: what is kept of the message.
@@ -32,10 +33,10 @@ struct Known {
 /// Every offer that stands, and those that have to be given back.
 #[derive(Default)]
 pub(super) struct Offers {
-    known: BTreeMap<u32, Known>,
+    known: Few<u32, Known>,
     /// Rescinded, out of use, and the host not told yet.
     to_release: VecDeque<u32>,
-    releasing: BTreeSet<u32>,
+    releasing: Few<u32, ()>,
 }
 
 impl Offers {
@@ -48,7 +49,7 @@ impl Offers {
         if self.known.contains_key(&relid) {
             return Err(Offence::OfferedTwice(relid));
         }
-        if self.releasing.contains(&relid) {
+        if self.releasing.contains_key(&relid) {
             return Err(Offence::OfferedTooEarly(relid));
         }
         if wire.connection == 0 {
@@ -114,7 +115,7 @@ impl Offers {
         let over = |known: &Known| known.rescinded && !known.in_use;
         if self.known.get(&relid).is_some_and(over) {
             self.known.remove(&relid);
-            self.releasing.insert(relid);
+            self.releasing.insert(relid, ());
             self.to_release.push_back(relid);
         }
     }
@@ -136,6 +137,11 @@ impl Offers {
     pub(super) fn standing(&self) -> Vec<Offer> {
         let all = self.known.values().filter(|known| !known.rescinded);
         all.map(|known| known.offer).collect()
+    }
+
+    /// How many channels somebody uses.
+    pub(super) fn in_use(&self) -> usize {
+        self.known.values().filter(|known| known.in_use).count()
     }
 
     pub(super) fn clear(&mut self) {

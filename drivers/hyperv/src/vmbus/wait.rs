@@ -2,8 +2,8 @@
 
 use super::message::VersionReply;
 use super::offence::Offence;
+use crate::few::Few;
 use crate::wire::vmbus::Kind;
-use alloc::collections::BTreeMap;
 use core::cell::RefCell;
 
 /// What a reply belongs to.
@@ -56,7 +56,7 @@ enum Wait {
 
 /// All of them.
 #[derive(Default)]
-pub(super) struct Waiting(RefCell<BTreeMap<Key, Wait>>);
+pub(super) struct Waiting(RefCell<Few<Key, Wait>>);
 
 impl Waiting {
     /// Expects a reply, for as long as the result lives.

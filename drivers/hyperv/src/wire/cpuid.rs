@@ -30,6 +30,9 @@ pub const HV_1: u32 = 0x3123_7648;
 /// Bit of `edx` in [`FEATURES`]: a crash can be told of.
 pub const CRASH_MSRS: u32 = 1 << 10;
 
+/// Bit of `edx` in [`FEATURES`]: clocks' frequencies can be read.
+pub const FREQUENCY_MSRS: u32 = 1 << 8;
+
 /// Bits of `eax` in [`FEATURES`].
 pub mod privilege {
     /// The reference counter.
@@ -44,6 +47,8 @@ pub mod privilege {
     pub const VP_INDEX: u32 = 1 << 6;
     /// The reference TSC page.
     pub const REFERENCE_TSC: u32 = 1 << 9;
+    /// The frequencies of clocks.
+    pub const FREQUENCIES: u32 = 1 << 11;
 }
 
 /// Bits of `eax` in [`RECOMMENDATIONS`].

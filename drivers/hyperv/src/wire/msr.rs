@@ -13,6 +13,10 @@ firn_block::open_enum! {
         TIME_REF_COUNT = 0x4000_0020 => "TIME_REF_COUNT",
         /// The page by which the TSC tells the time: [`ENABLE`] and a frame.
         REFERENCE_TSC = 0x4000_0021 => "REFERENCE_TSC",
+        /// Ticks of the TSC in a second.
+        TSC_FREQUENCY = 0x4000_0022 => "TSC_FREQUENCY",
+        /// Ticks of the local APIC's timer in a second.
+        APIC_FREQUENCY = 0x4000_0023 => "APIC_FREQUENCY",
         /// Whether the SynIC is on: [`ENABLE`].
         SCONTROL = 0x4000_0080 => "SCONTROL",
         /// The page of event flags: [`ENABLE`] and a frame.

@@ -45,7 +45,7 @@ impl<V: Value> Value for Option<V> {
 
 impl Value for DiskId {
     const NAME: &'static str = "DISK";
-    const WANT: &'static str = "the name of a disk, such as xvda";
+    const WANT: &'static str = "the name of a disk, such as xvda or sda";
     const BARE: bool = true;
 
     fn parse(text: &str) -> Option<Self> {

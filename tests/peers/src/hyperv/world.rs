@@ -281,14 +281,14 @@ impl HvWorld {
     /// When the guest has none.
     #[must_use]
     pub fn unit(&self, index: u32) -> Rc<Unit<HvMachine>> {
-        let found = self.guest().scsi.find(DiskId(index));
-        found.unwrap_or_else(|| panic!("the guest has no disk {}", DiskId(index)))
+        let found = self.guest().scsi.find(DiskId::scsi(index));
+        found.unwrap_or_else(|| panic!("the guest has no disk {}", DiskId::scsi(index)))
     }
 
     /// Whether a disk takes requests.
     #[must_use]
     pub fn is_live(&self, index: u32) -> bool {
-        let found = self.guest().scsi.find(DiskId(index));
+        let found = self.guest().scsi.find(DiskId::scsi(index));
         found.is_some_and(|unit| unit.state() == Lifecycle::Live)
     }
 

@@ -404,3 +404,83 @@ fn a_host_that_keeps_the_memory_fails_the_disconnect_and_leaks_the_pages_only() 
     assert!(world.machine.shared_pages() > 0);
     assert_eq!(world.machine.violations(), [], "they were not used again");
 }
+
+/// A controller with two disks.
+fn pair() -> HvWorld {
+    let mut world = HvWorld::new(HostConfig::default());
+    let storvsp = world.plug(StorvspConfig::default());
+    for unit in 0..2 {
+        storvsp.plug(unit, Lun::new(Disk::new(SECTORS)));
+    }
+    world.start(VmbusConfig::default(), ControllerConfig::default());
+    world.settle();
+    world
+}
+
+/// Takes a disk off its controller's channel.
+fn detach(world: &mut HvWorld, index: u32) {
+    let (controller, unit) = (world.controller(0), world.unit(index));
+    let until = world.machine.now() + LONG;
+    let (detached, _) = world.finish(async move {
+        unit.shut()?;
+        unit.drain(until).await?;
+        unit.flush(until).await?;
+        controller.detach(&unit, until).await
+    });
+    detached.expect("idle");
+}
+
+/// Brings it back, shut, and opens it.
+fn attach(world: &mut HvWorld, index: u32) {
+    let (controller, unit) = (world.controller(0), world.unit(index));
+    let until = world.machine.now() + LONG;
+    let (attached, _) = world.finish(async move {
+        controller.attach(&unit, until).await?;
+        assert_eq!(unit.state(), Lifecycle::Freezing, "shut until it is opened");
+        unit.open()
+    });
+    attached.expect("there");
+}
+
+#[test]
+fn a_disk_leaves_the_channel_that_another_still_uses() {
+    let mut world = pair();
+    assert_eq!(world.write(0, 0, &pattern(1, 8192)), Ok(()));
+    detach(&mut world, 0);
+    is_refused(&mut world, Lifecycle::Frozen);
+    assert_eq!(world.write(1, 0, &pattern(2, 8192)), Ok(()));
+    assert!(world.controller(0).version().is_some(), "still connected");
+    attach(&mut world, 0);
+    for index in 0..2 {
+        let seed = u64::from(index) + 1;
+        assert_eq!(world.read(index, 0, 8192), Ok(pattern(seed, 8192)));
+    }
+    world.assert_clean();
+}
+
+#[test]
+fn the_last_disk_closes_the_channel_and_comes_back_alone() {
+    let mut world = pair();
+    detach(&mut world, 0);
+    detach(&mut world, 1);
+    assert_eq!(world.controller(0).version(), None);
+    assert_eq!(world.machine.shared_pages(), 0, "the host reaches nothing");
+    attach(&mut world, 1);
+    assert_eq!(
+        world.unit(0).state(),
+        Lifecycle::Frozen,
+        "nobody wants it yet"
+    );
+    is_refused(&mut world, Lifecycle::Frozen);
+    assert_eq!(world.write(1, 0, &pattern(2, 4096)), Ok(()));
+    attach(&mut world, 0);
+    assert_eq!(world.write(0, 0, &pattern(1, 4096)), Ok(()));
+    assert_eq!(world.read(1, 0, 4096), Ok(pattern(2, 4096)));
+    // Both once more, the other way round.
+    detach(&mut world, 1);
+    detach(&mut world, 0);
+    attach(&mut world, 0);
+    attach(&mut world, 1);
+    assert_eq!(world.read(0, 0, 4096), Ok(pattern(1, 4096)));
+    world.assert_clean();
+}
