@@ -8,9 +8,12 @@
 use core::fmt;
 use core::time::Duration;
 
+use firn_hyperv::wire::{vmbus, vstor};
 use firn_power::{Choice, OnRefusal};
 use firn_xen::blkfront::{MAX_RING_ORDER, VbdConfig};
 use firn_xen::wire::blkif::MAX_SEGMENTS;
+
+use heapless::String;
 
 use crate::console::{Level, parse_level};
 
@@ -32,6 +35,10 @@ pub struct Options {
     pub key: Option<ImageKey>,
     /// `freeze.deadline=`: how long a freeze waits for requests in flight.
     pub freeze_deadline: Duration,
+    /// `vmbus.version=`: the newest version of VMBus that is tried.
+    pub vmbus: vmbus::Version,
+    /// `vstor.version=`: the newest version of storvsc that is tried.
+    pub vstor: vstor::Version,
 }
 
 /// A key that is not shown.
@@ -87,6 +94,8 @@ impl Default for Options {
             on_refusal: OnRefusal::Shell,
             key: None,
             freeze_deadline: Duration::from_secs(5),
+            vmbus: vmbus::Version::V6_0,
+            vstor: vstor::Version::V6_2,
         }
     }
 }
@@ -117,7 +126,8 @@ impl fmt::Display for BadOption<'_> {
                 f,
                 "option '{word}' is unknown and ignored (there are: log=LEVEL deadline=SECONDS \
                  blk.ring-order=ORDER blk.segments=COUNT blk.persistent=yes|no image=DISK \
-                 on-refusal=shell|cold image-key=HEX freeze.deadline=SECONDS provoke=FAULT; \
+                 on-refusal=shell|cold image-key=HEX freeze.deadline=SECONDS vmbus.version=X.Y \
+                 vstor.version=X.Y provoke=FAULT; \
                  jobs go after --)"
             ),
             Problem::BadValue(wanted) => write!(f, "option '{word}' is ignored: it wants {wanted}"),
@@ -205,6 +215,18 @@ fn apply(options: &mut Options, word: &str) -> Result<(), Problem> {
             let wanted = Problem::BadValue("whole seconds from 1 to 3600, such as 5s");
             options.freeze_deadline = seconds(value).ok_or(wanted)?;
         }
+        Some(("vmbus.version", value)) => {
+            let wanted = Problem::BadValue("a version from 2.4 to 6.0");
+            let known = vmbus::Version::ALL.into_iter();
+            let mut named = known.filter(|version| is_named(version, value));
+            options.vmbus = named.next().ok_or(wanted)?;
+        }
+        Some(("vstor.version", value)) => {
+            let wanted = Problem::BadValue("a version from 2.0 to 6.2");
+            let known = vstor::Version::ALL.into_iter();
+            let mut named = known.filter(|version| is_named(version, value));
+            options.vstor = named.next().ok_or(wanted)?;
+        }
         Some(("provoke", value)) => {
             options.provoke = Some(match value {
                 "panic" => Fault::Panic,
@@ -218,6 +240,12 @@ fn apply(options: &mut Options, word: &str) -> Result<(), Problem> {
         _ => return Err(Problem::Unknown),
     }
     Ok(())
+}
+
+/// Whether a version is written like this. There is no heap yet.
+fn is_named(version: &impl fmt::Display, text: &str) -> bool {
+    let mut name = String::<8>::new();
+    fmt::write(&mut name, format_args!("{version}")).is_ok() && name == text
 }
 
 /// Whole seconds, with or without the unit.
@@ -288,6 +316,14 @@ mod tests {
     }
 
     #[test]
+    fn versions_can_be_lowered() {
+        let (options, _, bad) = parsed("vmbus.version=4.0 vstor.version=5.1");
+        assert!(bad.is_empty());
+        assert_eq!(options.vmbus, vmbus::Version::V4_0);
+        assert_eq!(options.vstor, vstor::Version::V5_1);
+    }
+
+    #[test]
     fn no_options_or_no_jobs_is_fine() {
         assert_eq!(parsed(""), (Options::default(), "", Vec::new()));
         assert_eq!(parsed("--").1, "");
@@ -317,7 +353,9 @@ mod tests {
             "deadline=0",
             "deadline=5m",
             "freeze.deadline=",
-            "image=sda",
+            "image=hda",
+            "vmbus.version=9",
+            "vstor.version=6",
             "on-refusal=reboot",
             "image-key=12",
             "image-key=xx112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",

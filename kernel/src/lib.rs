@@ -12,12 +12,14 @@ extern crate alloc;
 #[cfg(any(test, not(firn_bare)))]
 extern crate std;
 
+pub mod acpi;
 #[cfg(firn_bare)]
 pub mod arch;
 pub mod bootinfo;
 pub mod clock;
 pub mod cmdline;
 pub mod console;
+pub mod drives;
 pub mod exec;
 pub mod host;
 pub mod mm;

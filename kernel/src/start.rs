@@ -6,6 +6,8 @@ use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::time::Duration;
 
+use firn_hyperv::storvsc::ControllerConfig;
+use firn_hyperv::vmbus::VmbusConfig;
 use firn_image::Key;
 use firn_jobs::shell;
 use firn_power::BootOptions;
@@ -19,8 +21,9 @@ use crate::bootinfo::{BootInfo, EntryKind};
 use crate::cmdline::{self, ImageKey, Options};
 use crate::console::{self, Emergency};
 use crate::exec::{KernelMachine, MainLoop};
-use crate::host::xen::XenHal;
-use crate::host::{self, Hypervisor};
+use crate::host::hyperv::{self, HyperVPlatform};
+use crate::host::xen::{XenHal, XenPlatform};
+use crate::host::{self, Hypervisor, Platform};
 use crate::power::Begin;
 use crate::{mm, power};
 
@@ -66,9 +69,10 @@ fn bring_up(
             host::xen::want_upcall(imitated);
             run_on_xen(&boot, &options, jobs, entry_tsc)
         }
+        Hypervisor::HyperV => run_on_hyperv(&boot, &options, jobs, entry_tsc),
         other => {
             banner(&boot, &options, format_args!("{other}"));
-            log::error!("this is {other}, and firn drives only Xen: start it by `xl create`");
+            log::error!("this is {other}, and firn drives only Xen and Hyper-V");
             Err(Failed)
         }
     }
@@ -81,16 +85,47 @@ fn run_on_xen(
     entry_tsc: u64,
 ) -> Result<(), Failed> {
     let xen = host::xen::connect(entry_tsc).map_err(|e| failed("Xen", &e))?;
-    let console = host::xen_console::attach(&xen)
+    let console = host::xen::console::attach(&xen)
         .inspect_err(|e| log::error!("{e}; text goes to port 0xE9 only"))
         .ok();
     banner(boot, options, format_args!("Xen {}", xen.version()));
     let store = attach_store(&xen, options.blk.deadline).map_err(|e| failed("xenstore", &e))?;
     store.set_deadline(options.blk.deadline);
-    let main_loop =
-        MainLoop::start(&xen, &store, console, blk(options)).map_err(|e| failed("timer", &e))?;
+    let platform = XenPlatform::new(&xen, &store, console, blk(options));
+    let platform = platform.map_err(|e| failed("timer", &e))?;
+    run(Platform::Xen(platform).leak(), options, jobs);
+    Ok(())
+}
+
+fn run_on_hyperv(
+    boot: &BootInfo,
+    options: &Options,
+    jobs: &str,
+    entry_tsc: u64,
+) -> Result<(), Failed> {
+    hyperv::prepare_to_stop(boot);
+    let connected = hyperv::connect(entry_tsc).map_err(|e| failed("Hyper-V", &e))?;
+    let has_serial = console::keep_serial();
+    banner(boot, options, format_args!("Hyper-V"));
+    let bus = VmbusConfig {
+        max_version: options.vmbus,
+        ..VmbusConfig::default()
+    };
+    let scsi = ControllerConfig {
+        max_version: options.vstor,
+        ..ControllerConfig::default()
+    };
+    let platform = HyperVPlatform::new(connected, bus, scsi, has_serial);
+    let platform = platform.map_err(|e| failed("VMBus", &e))?;
+    run(Platform::HyperV(platform).leak(), options, jobs);
+    Ok(())
+}
+
+/// Restores an image, or runs the jobs.
+fn run(platform: &'static Platform, options: &Options, jobs: &str) {
+    let main_loop = MainLoop::start(platform);
     // Until it is known that no image waits for them, disks stay shut.
-    main_loop.bus.keep_shut(true);
+    platform.keep_shut(true);
     main_loop.park();
     main_loop.settle(2 * options.blk.deadline);
     let jobs = match power::begin(main_loop, boot_options(options)) {
@@ -103,7 +138,6 @@ fn run_on_xen(
         main_loop.spawn_job(|| shell::run(KernelMachine, String::from(jobs)));
     }
     main_loop.run();
-    Ok(())
 }
 
 /// What disks may use: in a small guest, large rings of a few disks would be all

@@ -10,8 +10,8 @@ mod audit;
 pub use audit::{Acks, Audit, Tally};
 
 use crate::rng::{Rng, mix};
+use crate::verify_format::CRC32C;
 use core::ops::Range;
-use crc::{CRC_32_ISCSI, Crc, Table};
 use firn_block::SECTOR;
 
 /// First bytes of every record.
@@ -35,8 +35,6 @@ pub const ACK_PREFIX: &str = "firn-ack ";
 
 const PAYLOAD_AT: usize = 72;
 const CHECKSUM_BYTES: usize = 4;
-
-static CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 
 /// Where a ledger is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,6 +25,11 @@ pub enum PowerAsk {
         /// The disk.
         disk: DiskId,
     },
+    /// Leave VMBus and come back, so many times, and say what was lost by that.
+    CycleBus {
+        /// How often.
+        times: u64,
+    },
     /// Tell what is on an image disk.
     ShowImage {
         /// The disk.

@@ -27,7 +27,7 @@ const PAYLOAD: core::ops::Range<usize> = 40..504;
 const INDEX: usize = 504;
 const CHECKSUM: usize = 508;
 
-static CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
+pub(crate) static CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 
 /// What one run of `verify` writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

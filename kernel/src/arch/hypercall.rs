@@ -34,13 +34,18 @@ pub fn init() {
 /// The error number that Xen returned.
 pub fn xen(mut call: Hypercall<'_>) -> Result<u64, Errno> {
     let registers = call.registers();
-    // Not an atomic addition: one CPU writes it.
-    COUNT.store(count().wrapping_add(1), Ordering::Relaxed);
+    count_one();
     // SAFETY: pointers among the arguments come from borrows inside `call`,
     // which is still alive and has the type that the hypercall expects. What
     // changes the memory map (`AddToPhysmap`) is aimed at frames outside RAM by
     // `Hal::fixed`. Without Xen the instruction faults.
     Errno::check(unsafe { raw(registers.number(), registers.args()) })
+}
+
+/// Counts a hypercall, of whichever hypervisor.
+pub(super) fn count_one() {
+    // Not an atomic addition: one CPU writes it.
+    COUNT.store(count().wrapping_add(1), Ordering::Relaxed);
 }
 
 /// Hypercalls made since boot.

@@ -1,4 +1,4 @@
-//! Port I/O: the debug port and exit device of emulators, COM1.
+//! Port I/O: the debug port and exit device of emulators, COM1, what ACPI names.
 
 use core::arch::asm;
 
@@ -16,10 +16,26 @@ pub fn debug_exit(code: u8) {
     out8(0xf4, code);
 }
 
-fn out8(port: u16, value: u8) {
-    // SAFETY: the ports above have no effect on memory, and none at all on
+/// Writes a byte to a port: one of those above, of an interrupt controller, or
+/// one by which the machine is switched off.
+pub(crate) fn out8(port: u16, value: u8) {
+    // SAFETY: none of these ports has an effect on memory, and none any at all on
     // machines without these devices.
     unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack)) };
+}
+
+/// Writes a word to a port by which the machine is switched off.
+pub(crate) fn out16(port: u16, value: u16) {
+    // SAFETY: as above.
+    unsafe { asm!("out dx, ax", in("dx") port, in("ax") value, options(nomem, nostack)) };
+}
+
+/// Reads a word from such a port.
+pub(crate) fn in16(port: u16) -> u16 {
+    let value;
+    // SAFETY: as above.
+    unsafe { asm!("in ax, dx", in("dx") port, out("ax") value, options(nomem, nostack)) };
+    value
 }
 
 /// The 16550 UART at `base`; whether one is there, `init` on it finds out.

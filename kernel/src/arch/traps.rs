@@ -1,11 +1,15 @@
-//! Interrupt descriptor table: a dump for exceptions, and nothing else.
+//! Interrupt descriptor table: a dump for exceptions, and an end for interrupts.
 //!
 //! `x86-interrupt` functions are not in stable Rust, so the entry points are
-//! assembler stubs of 16 bytes each. They save all general registers and never
-//! return. Interrupts are never let in (docs/adr/0002-interrupts.md), so they
-//! have no gates.
+//! assembler stubs. Those of exceptions, 16 bytes each, save all general registers
+//! and never return. Interrupts come during [`halt`] alone, which no host but
+//! Hyper-V asks for ([ADR 2](../../../docs/adr/0002-interrupts.md), ADR 15); all of
+//! them share one stub, which runs no Rust.
 
 mod dump;
+mod interrupts;
+
+pub(crate) use interrupts::{SPURIOUS, TIMER, VMBUS, end_by_memory, end_by_msr, halt, take_timer};
 
 use core::cell::UnsafeCell;
 use core::mem::size_of;
@@ -15,6 +19,7 @@ use x86_64::instructions::segmentation::{CS, Segment};
 use x86_64::structures::DescriptorTablePointer;
 
 const EXCEPTIONS: usize = 32;
+const VECTORS: usize = 256;
 const STUB_BYTES: u64 = 16;
 /// Vectors for which the CPU pushes an error code: 8, 10 to 14, 17, 21, 29, 30.
 const WITH_ERROR_CODE: u32 = 0x6022_7d00;
@@ -103,12 +108,12 @@ impl Gate {
     }
 }
 
-struct Table(UnsafeCell<[Gate; EXCEPTIONS]>);
+struct Table(UnsafeCell<[Gate; VECTORS]>);
 
 // SAFETY: written once by `load`, before it is loaded; only the CPU reads it.
 unsafe impl Sync for Table {}
 
-static TABLE: Table = Table(UnsafeCell::new([Gate([0; 2]); EXCEPTIONS]));
+static TABLE: Table = Table(UnsafeCell::new([Gate([0; 2]); VECTORS]));
 
 /// Which interrupt stack an exception runs on, see [`super::stacks`]. None nests
 /// on its own: exceptions do not return.
@@ -124,13 +129,18 @@ fn stack_of(vector: usize) -> u64 {
 pub(super) fn load() {
     let stubs = firn_trap_stubs as *const () as u64;
     let code = CS::get_reg().0;
-    let gate = |v: usize| Gate::new(stubs + v as u64 * STUB_BYTES, code, stack_of(v));
+    let gate = |v: usize| match v {
+        0..EXCEPTIONS => Gate::new(stubs + v as u64 * STUB_BYTES, code, stack_of(v)),
+        // On the stack of whoever halts, who has no red zone.
+        _ => Gate::new(interrupts::stub(v), code, 0),
+    };
     let pointer = DescriptorTablePointer {
-        limit: (size_of::<[Gate; EXCEPTIONS]>() - 1) as u16,
+        limit: (size_of::<[Gate; VECTORS]>() - 1) as u16,
         base: VirtAddr::new(TABLE.0.get() as u64),
     };
     // SAFETY: nobody else has the table yet, and it is static; every gate leads
-    // to a stub in our text, on a stack that `segments` put in the TSS.
+    // to a stub in our text, those of exceptions on a stack that `segments` put in
+    // the TSS.
     unsafe {
         *TABLE.0.get() = core::array::from_fn(gate);
         x86_64::instructions::tables::lidt(&pointer);

@@ -32,6 +32,7 @@ const EARLY_BYTES: usize = 4096;
 
 static SINK: Once<&'static dyn Sink> = Once::new();
 static EARLY: Mutex<String<EARLY_BYTES>> = Mutex::new(String::new());
+static LAST_WORDS: Mutex<String<EARLY_BYTES>> = Mutex::new(String::new());
 
 /// Sends all further text to `sink` instead of the early ports, and what was
 /// written so far as well. The first call counts; there is one console.
@@ -40,6 +41,25 @@ pub fn set_sink(sink: &'static dyn Sink) {
     let mut early = EARLY.lock();
     sink.write(&early);
     early.clear();
+}
+
+/// Keeps to COM1, where there is one, as the console: the host has no other.
+/// Whether there is one.
+#[cfg(firn_bare)]
+pub fn keep_serial() -> bool {
+    let found = early::is_there();
+    if found {
+        // It has all of this.
+        SINK.call_once(|| &early::Serial);
+        EARLY.lock().clear();
+    }
+    found
+}
+
+/// Bytes that were typed on COM1; how many.
+#[cfg(firn_bare)]
+pub fn read_serial(to: &mut [u8]) -> usize {
+    early::read(to)
 }
 
 /// Gives the other end of the console a moment to make room, if it needs one.
@@ -85,12 +105,21 @@ pub struct Emergency;
 
 impl fmt::Write for Emergency {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        if let Some(mut words) = LAST_WORDS.try_lock() {
+            // The first ones say what happened; what does not fit is on consoles.
+            let _ = words.push_str(text);
+        }
         early_write(text);
         if let Some(sink) = SINK.get() {
             sink.write(text);
         }
         Ok(())
     }
+}
+
+/// Hands over what was written for an emergency, as far as it was kept.
+pub fn last_words<R>(tell: impl FnOnce(&str) -> R) -> R {
+    tell(LAST_WORDS.try_lock().as_deref().map_or("", |words| words))
 }
 
 #[cfg(firn_bare)]

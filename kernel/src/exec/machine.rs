@@ -11,7 +11,6 @@ use alloc::vec::Vec;
 use core::fmt::{self, Write};
 use core::task::{Context, Poll};
 
-use firn_block::gate::Lifecycle;
 use firn_block::shm::Region;
 use firn_block::{DiskId, Queue};
 use firn_jobs::io::ChannelTable;
@@ -20,7 +19,6 @@ use firn_jobs::{
     Report, StoreAsk, StoreFuture,
 };
 use firn_task::{Instant, Time, Timers};
-use firn_xen::blkfront::VbdReport;
 
 use super::main_loop::{self, MainLoop};
 use super::queue::{BootQueue, Rooms};
@@ -80,18 +78,19 @@ impl Machine for KernelMachine {
 
     fn poll_input(&self, context: &mut Context<'_>) -> Poll<u8> {
         let _boot = mm::enter(Memory::Boot);
-        self.main_loop().input.poll(context)
+        let main_loop = self.main_loop();
+        main_loop.input.poll(main_loop.platform, context)
     }
 
     fn disks(&self) -> Vec<DiskReport> {
-        let vbds = {
+        let found = {
             let _boot = mm::enter(Memory::Boot);
-            self.main_loop().bus.vbds()
+            self.main_loop().platform.reports()
         };
         let names = self.main_loop().names.borrow();
-        let mut reports: Vec<_> = vbds
+        let mut reports: Vec<_> = found
             .iter()
-            .map(|vbd| disk_report(vbd.to_report(), names.to_job(vbd.id())))
+            .map(|report| disk_report(report, names.to_job(report.id)))
             .collect();
         reports.sort_by_key(|report| report.id);
         reports
@@ -105,19 +104,17 @@ impl Machine for KernelMachine {
     ) -> Result<R, T> {
         let main_loop = self.main_loop();
         let present = main_loop.names.borrow().to_boot(disk);
-        let Some(vbd) = main_loop.bus.find(present) else {
-            return Err(value);
-        };
-        let Ok(mut front) = vbd.front.try_borrow_mut() else {
-            return Err(value);
-        };
-        let mut queue = BootQueue {
-            queue: &mut *front,
-            buffers: &main_loop.jobs().buffers,
-            disk,
-            rooms: KernelRooms,
-        };
-        Ok(work(&mut queue, value))
+        main_loop
+            .platform
+            .with_queue(present, value, |queue, value| {
+                let mut queue = BootQueue {
+                    queue,
+                    buffers: &main_loop.jobs().buffers,
+                    disk,
+                    rooms: KernelRooms,
+                };
+                work(&mut queue, value)
+            })
     }
 
     fn channels(&self) -> &ChannelTable {
@@ -150,7 +147,7 @@ impl Machine for KernelMachine {
             cycles: cpu::tsc(),
             halted: self.main_loop().halted().as_nanos() as u64,
             hypercalls: hypercall::count(),
-            events: self.main_loop().xen.events.scans(),
+            events: self.main_loop().platform.events(),
             allocations: allocations(Memory::Boot) + allocations(Memory::Job),
         }
     }
@@ -178,7 +175,7 @@ impl Machine for KernelMachine {
             let _boot = mm::enter(Memory::Boot);
             let main_loop = self.main_loop();
             let host = KernelHost::new(main_loop);
-            main_loop.drivers.spawn(host.answer(id, ask));
+            main_loop.drivers().spawn(host.answer(id, ask));
         }
         Box::pin(answer)
     }
@@ -198,21 +195,15 @@ impl Machine for KernelMachine {
     }
 }
 
-/// A disk as jobs see it, under the name that they know.
-fn disk_report(mut vbd: VbdReport, name: DiskId) -> DiskReport {
-    vbd.info.id = name;
-    let features = match (&vbd.offence, &vbd.error) {
-        (Some(offence), _) => alloc::format!("{offence}"),
-        (None, Some(error)) => alloc::format!("{error}"),
-        (None, None) => vbd.features,
+/// A disk under the name that jobs know, in their memory.
+fn disk_report(report: &DiskReport, name: DiskId) -> DiskReport {
+    let mut copy = DiskReport {
+        id: name,
+        features: String::from(report.features.as_str()),
+        ..report.clone()
     };
-    // What a disk is, is known from its first connection on.
-    let known = vbd.info.capacity > 0 || vbd.state == Lifecycle::Live;
-    DiskReport {
-        id: vbd.info.id,
-        state: vbd.state,
-        info: known.then_some(vbd.info),
-        features,
-        stats: vbd.stats,
+    if let Some(info) = &mut copy.info {
+        info.id = name;
     }
+    copy
 }

@@ -2,8 +2,18 @@
 
 mod detect;
 #[cfg(firn_bare)]
-pub mod xen;
+pub(crate) mod hyperv;
 #[cfg(firn_bare)]
-pub(crate) mod xen_console;
+mod kernel_drives;
+#[cfg(firn_bare)]
+mod memory;
+#[cfg(firn_bare)]
+mod platform;
+#[cfg(firn_bare)]
+pub mod xen;
 
 pub use detect::{Hypervisor, detect};
+#[cfg(firn_bare)]
+pub(crate) use kernel_drives::KernelDrives;
+#[cfg(firn_bare)]
+pub(crate) use platform::Platform;

@@ -148,6 +148,14 @@ pub fn free_bytes() -> u64 {
     HEAP.frames.lock().free_frames() * PAGE
 }
 
+/// Frames of boot memory that [`allocate_shared`] has given out.
+pub fn used_frames() -> u64 {
+    let all = PLAN
+        .get()
+        .map_or(0, |plan| plan.frames.end - plan.frames.start);
+    (all - free_bytes().min(all)) / PAGE
+}
+
 /// Takes back a region of [`allocate_shared`] that nobody else can reach.
 ///
 /// # Errors

@@ -31,7 +31,7 @@ pub use bare::{
     BootPhysMemory, Report, adopt_job_memory, allocate_job_pages, allocate_shared, boot_memory,
     counts, empty_job_memory, enter, foreign_frames, frame_of, free_bytes, free_job_memory,
     free_job_pages, free_shared, grow_job_memory, hole, init, job_heap, job_memory, out_of_memory,
-    report, running, set_job_root,
+    report, running, set_job_root, used_frames,
 };
 
 /// Bytes of a page.

@@ -32,6 +32,7 @@ impl KernelHost {
             PowerAsk::Cold => self.go_cold().await,
             PowerAsk::FormatImage { disk } => self.format_image(disk).await,
             PowerAsk::ShowImage { disk } => self.show_image(disk).await,
+            PowerAsk::CycleBus { times } => self.cycle_bus(times).await,
         };
         self.tell(id, answer);
     }
@@ -197,7 +198,7 @@ impl KernelHost {
         let gone = gone.map_err(|trouble| self.refusal(&trouble))?;
         state.undecided.borrow_mut().clear();
         state.guarded.set(false);
-        self.main_loop.bus.keep_shut(false);
+        self.main_loop.platform.keep_shut(false);
         events::abandoned(&self, &gone);
         let summary = format!("{} images given up, all disks are open", gone.len());
         let count = Datum::Number(gone.len() as u64);
@@ -211,13 +212,14 @@ impl KernelHost {
     async fn format_image(self, name: DiskId) -> PowerAnswer {
         let _working = self.begin()?;
         let disk = self.main_loop.names.borrow().to_boot(name);
-        let shut = self.main_loop.bus.find(disk);
-        if shut.is_some_and(|vbd| vbd.state() != Lifecycle::Live) {
-            return Err(self.image_refusal(name, &Fault::Cannot("the disk is shut, or gone")));
-        }
-        let busy = self.disks().iter().any(|d| d.id == disk && d.in_use);
-        if busy {
-            return Err(self.image_refusal(name, &Fault::InUse));
+        let present = self.disks().into_iter().find(|d| d.id == disk);
+        if let Some(present) = present {
+            if present.state != Lifecycle::Live {
+                return Err(self.image_refusal(name, &Fault::Cannot("the disk is shut, or gone")));
+            }
+            if present.in_use {
+                return Err(self.image_refusal(name, &Fault::InUse));
+            }
         }
         let mut store = self
             .open_store(disk)
@@ -249,6 +251,44 @@ impl KernelHost {
         self.close_store(disk, store);
         let slots = looked.map_err(|error| self.image_refusal(name, &error.into()))?;
         Ok(describe(&slots.verdict()))
+    }
+
+    async fn cycle_bus(self, times: u64) -> PowerAnswer {
+        let _working = self.begin()?;
+        let refused = |what: String| PowerRefusal {
+            error: "bus",
+            what,
+            place: "vmbus".into(),
+            hint: "it takes a guest of Hyper-V without disks".into(),
+        };
+        let Some(hyperv) = self.main_loop.platform.hyperv() else {
+            return Err(refused("there is a VMBus on Hyper-V only".into()));
+        };
+        let cycles = hyperv.cycle(times).await.map_err(refused)?;
+        let leaks = cycles.leaks.list();
+        let lost = leaks.iter().any(|(_, count)| *count > 0);
+        let version = cycles.version.unwrap_or_default();
+        let mut fields = Vec::from([
+            ("version", Datum::Text(version.clone())),
+            ("rounds", Datum::Number(times)),
+            ("opened", Datum::Number(cycles.opened)),
+            ("leak", Datum::Flag(lost)),
+        ]);
+        fields.extend(leaks.into_iter().map(|(name, n)| (name, Datum::Number(n))));
+        Ok(PowerReport {
+            summary: format!(
+                "{times} times from contact to unload at {version}, {} channels opened and \
+                 closed, {}",
+                cycles.opened,
+                if lost {
+                    "something was lost"
+                } else {
+                    "nothing lost"
+                }
+            ),
+            fields,
+            ..PowerReport::default()
+        })
     }
 
     fn open_store(self, disk: DiskId) -> Result<Store<<Self as firn_power::Host>::Device>, Fault> {

@@ -31,19 +31,19 @@ pub(crate) fn begin(main_loop: &'static MainLoop, options: BootOptions) -> Begin
     state.key.borrow_mut().clone_from(&options.key);
     let outcome = Rc::new(RefCell::new(None));
     let theirs = outcome.clone();
-    main_loop.drivers.spawn(async move {
+    main_loop.drivers().spawn(async move {
         let boot = firn_power::boot(&host, &options).await;
         *theirs.borrow_mut() = Some(conclude(host, &boot));
     });
     main_loop.run_until(|| outcome.borrow().is_some());
-    main_loop.drivers.spawn(host.tend_disks());
+    main_loop.drivers().spawn(host.tend_disks());
     outcome.take().unwrap_or(Begin::Refused)
 }
 
 /// Tells what came of it, before any job runs.
 fn conclude(host: KernelHost, boot: &Boot) -> Begin {
-    let bus = &host.main_loop.bus;
-    bus.keep_shut(matches!(boot, Boot::Refused(_)));
+    let platform = host.main_loop.platform;
+    platform.keep_shut(matches!(boot, Boot::Refused(_)));
     match boot {
         Boot::Cold(cold) => {
             if let Some(trouble) = &cold.refused {
@@ -77,12 +77,16 @@ fn conclude(host: KernelHost, boot: &Boot) -> Begin {
     }
 }
 
+/// How long leaving the host may take: one of Hyper-V answers only when it has
+/// written its caches back, which was seen to take most of a minute.
+const LEAVING: Duration = Duration::from_secs(130);
+
 /// The limits for waits of freeze and restore: `drain` for requests in flight,
 /// `backend` for one step of a backend's, of which a connection has two.
 pub(crate) fn limits(drain: Duration, backend: Duration) -> Limits {
     Limits {
         drain,
         step: 2 * backend,
-        ..Limits::default()
+        power_off: LEAVING,
     }
 }

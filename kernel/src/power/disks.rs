@@ -1,32 +1,26 @@
 //! The disks of a machine in a freeze and a restore: that half of
-//! [`firn_power::Host`] that goes through blkfront, whatever is below it. The
-//! bare kernel uses it, and so does whoever simulates a machine.
+//! [`firn_power::Host`] that goes through a driver, whichever it is. The bare
+//! kernel uses it, and so does whoever simulates a machine.
 
-use alloc::format;
-use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
 use firn_block::gate::Lifecycle;
 use firn_block::shm::Region;
-use firn_block::{Adopted, DataPath, DiskId, Queue};
+use firn_block::{Adopted, DiskId};
 use firn_power::{Disk, Fault, Limits, Link, Step};
 use firn_task::Instant;
-use firn_xen::blkfront::{StepError, Terms, Vbd, WhyNot};
-use firn_xen::bus::Bus;
-use firn_xen::{Hal, Xen};
 
-use super::device::VbdDevice;
 use super::scratch::Scratch;
+use crate::drives::{Drive, DriveDevice, Drives};
 use crate::exec::{Names, Registry};
 
 /// All disks of one machine, as the sequences of `firn-power` see them. The
 /// methods are those of [`firn_power::Host`]; what is said there is not said
 /// again here.
-pub struct Disks<H: Hal> {
-    pub(super) xen: Rc<Xen<H>>,
-    pub(super) bus: Rc<Bus<H>>,
-    scratch: Scratch<H>,
+pub struct Disks<D: Drives> {
+    pub(super) drives: D,
+    scratch: Scratch<D>,
     /// Disks that are connected for the image.
     image_links: RefCell<Vec<DiskId>>,
     /// A sequence is at work: there is one at a time.
@@ -39,22 +33,21 @@ pub struct Disks<H: Hal> {
     clippy::missing_errors_doc,
     reason = "they are said where the trait has them"
 )]
-impl<H: Hal + 'static> Disks<H> {
-    /// The disks of `bus`.
+impl<D: Drives> Disks<D> {
+    /// These disks.
     #[must_use]
-    pub fn new(xen: &Rc<Xen<H>>, bus: &Rc<Bus<H>>) -> Self {
+    pub fn new(drives: D) -> Self {
         Self {
-            xen: xen.clone(),
-            bus: bus.clone(),
-            scratch: Scratch::new(xen),
+            scratch: Scratch::new(drives.clone()),
+            drives,
             image_links: RefCell::default(),
             working: Cell::default(),
             limits: Cell::default(),
         }
     }
 
-    pub(super) fn vbd(&self, disk: DiskId) -> Result<Rc<Vbd<H>>, Fault> {
-        self.bus.find(disk).ok_or(Fault::Gone)
+    pub(super) fn drive(&self, disk: DiskId) -> Result<D::Drive, Fault> {
+        self.drives.find(disk).ok_or(Fault::Gone)
     }
 
     /// When a step that begins now should be given up: a little before the
@@ -65,7 +58,7 @@ impl<H: Hal + 'static> Disks<H> {
             Step::Drain => limits.drain,
             _ => limits.step,
         };
-        self.xen.hal.now() + limit * 9 / 10
+        self.drives.now() + limit * 9 / 10
     }
 
     fn is_image_link(&self, disk: DiskId) -> bool {
@@ -83,88 +76,87 @@ impl<H: Hal + 'static> Disks<H> {
     /// Every disk in order; `in_use` is asked by the name that jobs know.
     #[must_use]
     pub fn list(&self, names: &Names, in_use: impl Fn(DiskId) -> bool) -> Vec<Disk> {
-        let disk = |vbd: &Rc<Vbd<H>>| {
-            let (id, state) = (vbd.id(), vbd.state());
+        let disk = |drive: &D::Drive| {
+            let (id, state) = (drive.id(), drive.state());
             let name = names.to_job(id);
             let connected = matches!(state, Lifecycle::Live | Lifecycle::Freezing);
             Disk {
                 id,
                 name,
                 state,
-                info: connected.then(|| vbd.front.borrow().info().clone()),
+                info: connected.then(|| drive.info()),
                 in_use: in_use(name),
             }
         };
-        let mut disks: Vec<_> = self.bus.vbds().iter().map(disk).collect();
+        let mut disks: Vec<_> = self.drives.all().iter().map(disk).collect();
         disks.sort_by_key(|disk| disk.id);
         disks
     }
 
     /// [`firn_power::Host::device`].
-    pub fn device(&self, disk: DiskId) -> Result<VbdDevice<H>, Fault> {
-        let vbd = self.vbd(disk)?;
-        if !matches!(vbd.state(), Lifecycle::Live | Lifecycle::Freezing) {
+    pub fn device(&self, disk: DiskId) -> Result<DriveDevice<D>, Fault> {
+        let drive = self.drive(disk)?;
+        if !matches!(drive.state(), Lifecycle::Live | Lifecycle::Freezing) {
             return Err(Fault::Gone);
         }
         // Of an earlier handle's requests nobody waits for any more, none may
         // be under way: their memory is about to be lent again.
-        if vbd.front.borrow_mut().private().unanswered() > 0 {
+        if drive.unanswered() > 0 {
             return Err(Fault::Timeout);
         }
-        Ok(VbdDevice::new(&self.xen, vbd))
+        Ok(DriveDevice::new(&self.drives, drive))
     }
 
     /// [`firn_power::Host::can_freeze`].
     pub fn can_freeze(&self, disk: DiskId) -> Result<(), Fault> {
-        self.vbd(disk)?.ask().map_err(fault)
+        self.drive(disk)?.ask()
     }
 
     /// [`firn_power::Host::reserve`].
     pub fn reserve(&self) -> Result<(), Fault> {
         // What is not there now is there once the data disks are disconnected.
         match self.scratch.reserve() {
-            Err(_) if self.bus.vbds().len() > 1 => Ok(()),
+            Err(_) if self.drives.all().len() > 1 => Ok(()),
             result => result,
         }
     }
 
     /// [`firn_power::Host::shut`].
     pub fn shut(&self, disk: DiskId) -> Result<(), Fault> {
-        self.vbd(disk)?.shut().map_err(fault)
+        self.drive(disk)?.shut()
     }
 
     /// [`firn_power::Host::open`].
     pub fn open(&self, disk: DiskId) -> Result<(), Fault> {
-        self.vbd(disk)?.open().map_err(fault)
+        self.drive(disk)?.open()
     }
 
     /// [`firn_power::Host::drain`].
     pub async fn drain(&self, disk: DiskId) -> Result<(), Fault> {
-        let vbd = self.vbd(disk)?;
+        let drive = self.drive(disk)?;
         // What a job submitted and did not show the host before it was parked.
-        vbd.front.borrow_mut().kick();
-        vbd.drain(self.until(Step::Drain)).await.map_err(fault)
+        drive.kick();
+        drive.drain(self.until(Step::Drain)).await
     }
 
     /// [`firn_power::Host::flush`].
     pub async fn flush(&self, disk: DiskId) -> Result<(), Fault> {
-        let vbd = self.vbd(disk)?;
-        vbd.flush(self.until(Step::Flush)).await.map_err(fault)
+        let drive = self.drive(disk)?;
+        drive.flush(self.until(Step::Flush)).await
     }
 
     /// [`firn_power::Host::idle`].
     pub fn idle(&self, disk: DiskId) -> Result<(), Fault> {
-        self.vbd(disk)?.check_idle().map_err(fault)
+        self.drive(disk)?.idle()
     }
 
     /// [`firn_power::Host::disconnect`].
     pub async fn disconnect(&self, disk: DiskId) -> Result<(), Fault> {
-        let vbd = self.vbd(disk)?;
-        if vbd.state() == Lifecycle::Frozen {
+        let drive = self.drive(disk)?;
+        if drive.state() == Lifecycle::Frozen {
             return Ok(());
         }
-        let until = self.until(Step::Disconnect);
-        vbd.disconnect(until).await.map_err(fault)?;
+        drive.disconnect(self.until(Step::Disconnect)).await?;
         self.image_links.borrow_mut().retain(|link| *link != disk);
         self.scratch.disconnected(disk);
         Ok(())
@@ -172,18 +164,13 @@ impl<H: Hal + 'static> Disks<H> {
 
     /// [`firn_power::Host::connect`].
     pub async fn connect(&self, disk: DiskId, link: Link) -> Result<(), Fault> {
-        let vbd = self.vbd(disk)?;
-        let terms = match link {
-            Link::Ordinary => Terms::Ordinary,
-            Link::Image => Terms::Image,
-        };
+        let drive = self.drive(disk)?;
         self.note_link(disk, link);
         if link == Link::Image {
             // Before the ring: that can be small, this cannot.
             self.scratch.reserve()?;
         }
-        let until = self.until(Step::Reconnect);
-        vbd.connect(terms, until).await.map_err(fault)
+        drive.connect(link, self.until(Step::Reconnect)).await
     }
 
     /// [`firn_power::Host::scratch`].
@@ -209,7 +196,7 @@ impl<H: Hal + 'static> Disks<H> {
     /// that restored jobs hold become buffers of their disks.
     pub fn bind(&self, buffers: &Registry, disks: &[(DiskId, DiskId)]) -> Result<(), Fault> {
         for (saved, present) in disks {
-            let vbd = self.vbd(*present)?;
+            let drive = self.drive(*present)?;
             let mut adopted = Vec::new();
             let mut queue = None;
             buffers.for_each(|r| {
@@ -223,22 +210,8 @@ impl<H: Hal + 'static> Disks<H> {
                 }
             });
             let Some(queue) = queue else { continue };
-            let result = vbd.front.borrow_mut().adopt(queue, 0, adopted);
-            result.map_err(|error| Fault::Other(format!("{present}: {error}")))?;
+            drive.adopt(queue, adopted)?;
         }
         Ok(())
-    }
-}
-
-fn fault(error: StepError) -> Fault {
-    log::warn!("{error}");
-    match error.why {
-        WhyNot::Deadline { .. } => Fault::Timeout,
-        WhyNot::Io(error) => error.into(),
-        WhyNot::NoFlush => Fault::Cannot(
-            "its backend offers no flush: what was written is not known to be durable",
-        ),
-        WhyNot::Removed => Fault::Gone,
-        why => Fault::Other(format!("{why}")),
     }
 }

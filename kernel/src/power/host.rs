@@ -1,9 +1,11 @@
 //! The machine as the sequences of `firn-power` see it.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::ops::Range;
+use core::pin::Pin;
 
 use firn_block::DiskId;
 use firn_block::shm::Region;
@@ -11,14 +13,14 @@ use firn_image::{BuildId, Cpu, Heap, Key, Machine};
 use firn_jobs::PowerRefusal;
 use firn_power::{Disk, Fault, Host, Limits, Link, Report, Step, Then};
 use firn_task::{Instant, Time, Timers};
-use firn_xen::Hal;
 
 use super::Audit;
 use super::marks::Marks;
-use super::{Disks, Stop, VbdDevice, Working, stop};
+use super::{Disks, Stop, Working, stop};
 use crate::arch::{self, cpu};
+use crate::drives::DriveDevice;
 use crate::exec::MainLoop;
-use crate::host::xen::{self, XenHal};
+use crate::host::KernelDrives;
 use crate::mm;
 
 /// Runs of free pages that are left out of an image, at most.
@@ -26,7 +28,7 @@ const FREE_RUNS: usize = 4096;
 
 /// What the power code keeps between two sequences.
 pub(crate) struct PowerState {
-    pub(super) disks: Disks<XenHal>,
+    pub(super) disks: Disks<KernelDrives>,
     /// As the command line says.
     pub(super) configured: Cell<Limits>,
     /// The key of sealed images.
@@ -46,7 +48,7 @@ pub(crate) struct PowerState {
 
 impl PowerState {
     /// Of a machine with these disks.
-    pub(crate) fn new(disks: Disks<XenHal>) -> Self {
+    pub(crate) fn new(disks: Disks<KernelDrives>) -> Self {
         Self {
             disks,
             configured: Cell::default(),
@@ -77,7 +79,7 @@ impl KernelHost {
     }
 
     /// Begins a sequence, unless one is at work.
-    pub(super) fn begin(&self) -> Result<Working<'static, XenHal>, PowerRefusal> {
+    pub(super) fn begin(&self) -> Result<Working<'static, KernelDrives>, PowerRefusal> {
         let working = self.state().disks.begin().ok_or_else(|| PowerRefusal {
             error: "busy",
             what: "a freeze, a suspend or work on an image disk is under way".into(),
@@ -97,7 +99,7 @@ impl KernelHost {
         state.disks.tend(|| !undecided()).await;
     }
 
-    fn all_disks(&self) -> &'static Disks<XenHal> {
+    fn all_disks(&self) -> &'static Disks<KernelDrives> {
         &self.state().disks
     }
 
@@ -116,18 +118,26 @@ impl KernelHost {
     }
 }
 
+/// A step behind a pointer: the sequences name it in many places, and each of them
+/// would have all of its code.
+fn once<'a>(
+    step: impl Future<Output = Result<(), Fault>> + 'a,
+) -> Pin<Box<dyn Future<Output = Result<(), Fault>> + 'a>> {
+    Box::pin(step)
+}
+
 impl Time for KernelHost {
     fn now(&self) -> Instant {
-        self.main_loop.xen.hal.now()
+        self.main_loop.platform.now()
     }
 
     fn timers(&self) -> &Timers {
-        &self.main_loop.xen.timers
+        self.main_loop.platform.timers()
     }
 }
 
 impl Host for KernelHost {
-    type Device = VbdDevice<XenHal>;
+    type Device = DriveDevice<KernelDrives>;
 
     fn disks(&self) -> Vec<Disk> {
         let jobs = self.main_loop.jobs();
@@ -149,7 +159,7 @@ impl Host for KernelHost {
     }
 
     async fn park(&self) -> Result<(), Fault> {
-        self.main_loop.bus.freeze();
+        self.main_loop.platform.hold_devices(true);
         self.main_loop.park();
         if self.main_loop.jobs().audit_wanted.get() {
             *self.state().audit.borrow_mut() = Some(self.audit());
@@ -158,7 +168,7 @@ impl Host for KernelHost {
     }
 
     fn unpark(&self) -> Result<(), Fault> {
-        self.main_loop.bus.thaw();
+        self.main_loop.platform.hold_devices(false);
         self.state().inhabited.set(true);
         self.main_loop.unpark();
         Ok(())
@@ -172,24 +182,24 @@ impl Host for KernelHost {
         self.all_disks().open(disk)
     }
 
-    async fn drain(&self, disk: DiskId) -> Result<(), Fault> {
-        self.all_disks().drain(disk).await
+    fn drain(&self, disk: DiskId) -> impl Future<Output = Result<(), Fault>> {
+        once(self.all_disks().drain(disk))
     }
 
-    async fn flush(&self, disk: DiskId) -> Result<(), Fault> {
-        self.all_disks().flush(disk).await
+    fn flush(&self, disk: DiskId) -> impl Future<Output = Result<(), Fault>> {
+        once(self.all_disks().flush(disk))
     }
 
     fn idle(&self, disk: DiskId) -> Result<(), Fault> {
         self.all_disks().idle(disk)
     }
 
-    async fn disconnect(&self, disk: DiskId) -> Result<(), Fault> {
-        self.all_disks().disconnect(disk).await
+    fn disconnect(&self, disk: DiskId) -> impl Future<Output = Result<(), Fault>> {
+        once(self.all_disks().disconnect(disk))
     }
 
-    async fn connect(&self, disk: DiskId, link: Link) -> Result<(), Fault> {
-        self.all_disks().connect(disk, link).await
+    fn connect(&self, disk: DiskId, link: Link) -> impl Future<Output = Result<(), Fault>> {
+        once(self.all_disks().connect(disk, link))
     }
 
     fn memory(&self) -> Region {
@@ -214,7 +224,7 @@ impl Host for KernelHost {
     }
 
     fn wall_clock(&self) -> u64 {
-        xen::wall_clock(self.main_loop.xen.events.shared_info())
+        self.main_loop.platform.wall_clock()
     }
 
     fn salt(&self) -> [u8; 12] {
@@ -271,10 +281,14 @@ impl Host for KernelHost {
         super::events::frozen(self, report);
     }
 
-    async fn power_off(&self, then: Then) -> Result<(), Fault> {
-        stop(match then {
-            Then::Reboot => Stop::Reboot,
-            Then::PowerOff | Then::Thaw => Stop::PowerOff,
+    fn power_off(&self, then: Then) -> impl Future<Output = Result<(), Fault>> {
+        let platform = self.main_loop.platform;
+        once(async move {
+            platform.leave().await?;
+            stop(match then {
+                Then::Reboot => Stop::Reboot,
+                Then::PowerOff | Then::Thaw => Stop::PowerOff,
+            })
         })
     }
 

@@ -8,9 +8,9 @@ use firn_block::DiskId;
 use firn_block::gate::Lifecycle;
 use firn_power::{Fault, Link};
 use firn_task::{join_all, race, sleep_until};
-use firn_xen::Hal;
 
 use super::Disks;
+use crate::drives::{Drive, Drives};
 
 /// How long to wait between two tries to connect disks again: the first pause,
 /// and the longest.
@@ -18,20 +18,20 @@ const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Somebody decides about the disks until this is dropped.
-pub struct Working<'d, H: Hal + 'static>(&'d Disks<H>);
+pub struct Working<'d, D: Drives>(&'d Disks<D>);
 
-impl<H: Hal> Drop for Working<'_, H> {
+impl<D: Drives> Drop for Working<'_, D> {
     fn drop(&mut self) {
         self.0.working.set(false);
         // What came meanwhile was left alone, and says nothing again.
-        self.0.bus.changed().notify();
+        self.0.drives.changed().notify();
     }
 }
 
-impl<H: Hal + 'static> Disks<H> {
+impl<D: Drives> Disks<D> {
     /// Begins a sequence: nobody else decides about any disk until its end.
     /// `None` while there is one.
-    pub fn begin(&self) -> Option<Working<'_, H>> {
+    pub fn begin(&self) -> Option<Working<'_, D>> {
         (!self.working.replace(true)).then(|| Working(self))
     }
 
@@ -46,47 +46,47 @@ impl<H: Hal + 'static> Disks<H> {
     }
 
     async fn open_late(&self, may: impl Fn() -> bool) {
+        let changed = self.drives.changed();
         loop {
-            let seen = self.bus.changed().seen();
+            let seen = changed.seen();
             if may() {
-                self.bus.for_each(|vbd| {
-                    if vbd.state() == Lifecycle::Freezing
-                        && !vbd.is_away()
-                        && let Err(error) = vbd.open()
-                    {
-                        log::debug!("{error}");
+                for drive in self.drives.all() {
+                    if drive.state() == Lifecycle::Freezing && !drive.is_away() {
+                        // What fails is said by the disk itself.
+                        let _ = drive.open();
                     }
-                });
+                }
             }
-            self.bus.changed().changed(seen).await;
+            changed.changed(seen).await;
         }
     }
 
     async fn bring_back(&self, may: impl Fn() -> bool) {
+        let changed = self.drives.changed();
         let mut pause = PAUSE;
         loop {
-            let seen = self.bus.changed().seen();
+            let seen = changed.seen();
             let mut away = Vec::new();
             if may() {
-                let vbds = self.bus.vbds();
-                away.extend(vbds.iter().filter(|vbd| vbd.is_away()).map(|vbd| vbd.id()));
+                let drives = self.drives.all();
+                away.extend(drives.iter().filter(|d| d.is_away()).map(Drive::id));
             }
             if away.is_empty() {
                 pause = PAUSE;
-                self.bus.changed().changed(seen).await;
+                changed.changed(seen).await;
                 continue;
             }
             // What fails is said by the disk itself.
             join_all(away.into_iter().map(|disk| self.connect_again(disk))).await;
-            let then = self.xen.hal.now() + pause;
-            sleep_until(self.xen.clone(), then).await;
+            let then = self.drives.now() + pause;
+            sleep_until(self.drives.clone(), then).await;
             pause = (2 * pause).min(LONGEST_PAUSE);
         }
     }
 
     /// In two steps, so that memory that the backend had is free afterwards.
     async fn connect_again(&self, disk: DiskId) -> Result<(), Fault> {
-        if self.vbd(disk)?.state() == Lifecycle::Freezing {
+        if self.drive(disk)?.state() == Lifecycle::Freezing {
             self.disconnect(disk).await?;
         }
         self.connect(disk, Link::Ordinary).await

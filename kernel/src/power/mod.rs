@@ -5,7 +5,6 @@ mod asks;
 mod audit;
 #[cfg(firn_bare)]
 mod boot;
-mod device;
 mod disks;
 #[cfg(firn_bare)]
 mod events;
@@ -24,7 +23,6 @@ use spin::Once;
 pub use audit::{Audit, Finding, Owner, audit, poisoned};
 #[cfg(firn_bare)]
 pub(crate) use boot::{Begin, begin, limits};
-pub use device::VbdDevice;
 pub use disks::Disks;
 #[cfg(firn_bare)]
 pub(crate) use events::first_read;

@@ -1,6 +1,5 @@
 //! Memory outside job memory that the image code works with.
 
-use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
@@ -8,9 +7,8 @@ use firn_block::DiskId;
 use firn_block::shm::Region;
 use firn_image::{CHUNK, Store};
 use firn_power::Fault;
-use firn_xen::{Hal, Xen};
 
-use super::device::VbdDevice;
+use crate::drives::{DriveDevice, Drives};
 use crate::mm::PAGE;
 
 /// Chunks of working memory for an image, if there is enough; else fewer. More
@@ -28,17 +26,17 @@ struct Piece {
 
 /// What the image code has of boot memory, and may have again: a backend that
 /// keeps grants mapped never gives memory back before it is disconnected.
-pub(super) struct Scratch<H: Hal> {
-    xen: Rc<Xen<H>>,
+pub(super) struct Scratch<D: Drives> {
+    drives: D,
     pieces: RefCell<Vec<Piece>>,
 }
 
-impl<H: Hal> Scratch<H> {
-    const LOOK: usize = Store::<VbdDevice<H>>::LOOK_SCRATCH;
+impl<D: Drives> Scratch<D> {
+    const LOOK: usize = Store::<DriveDevice<D>>::LOOK_SCRATCH;
 
-    pub(super) fn new(xen: &Rc<Xen<H>>) -> Self {
+    pub(super) fn new(drives: D) -> Self {
         Self {
-            xen: xen.clone(),
+            drives,
             pieces: RefCell::default(),
         }
     }
@@ -62,14 +60,15 @@ impl<H: Hal> Scratch<H> {
     /// compressor has to live, too. The ring of the image disk needs less than
     /// the one that it replaces.
     fn take(&self, chunks: usize) -> Option<Region> {
-        let hal = &self.xen.hal;
-        let region = hal.alloc_shared(Self::LOOK + chunks * CHUNK_PAGES)?;
+        let region = self
+            .drives
+            .alloc_shared(Self::LOOK + chunks * CHUNK_PAGES)?;
         if chunks > 1 {
-            let Some(rest) = hal.alloc_shared(CHUNK_PAGES) else {
-                hal.free_shared(region);
+            let Some(rest) = self.drives.alloc_shared(CHUNK_PAGES) else {
+                self.drives.free_shared(region);
                 return None;
             };
-            hal.free_shared(rest);
+            self.drives.free_shared(rest);
         }
         Some(region)
     }
@@ -86,7 +85,7 @@ impl<H: Hal> Scratch<H> {
         if let Some(region) = self.lend(disk, |pages| pages == Self::LOOK) {
             return Ok(region);
         }
-        let region = self.xen.hal.alloc_shared(Self::LOOK);
+        let region = self.drives.alloc_shared(Self::LOOK);
         let region = region.ok_or(Fault::NoMemory)?;
         self.pieces.borrow_mut().push(Piece {
             disk: Some(disk),

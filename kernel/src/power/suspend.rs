@@ -17,9 +17,12 @@ use crate::exec::{MainLoop, PowerAnswer};
 
 /// Obeys the toolstack for as long as xenstore works.
 pub(crate) fn follow_toolstack(main_loop: &'static MainLoop) {
-    let mut control = Control::new(&main_loop.xen, &main_loop.store);
+    let Some(platform) = main_loop.platform.xen() else {
+        return;
+    };
+    let mut control = Control::new(&platform.xen, &platform.store);
     let host = KernelHost::new(main_loop);
-    main_loop.drivers.spawn(async move {
+    main_loop.drivers().spawn(async move {
         loop {
             match control.next().await {
                 Ok(command) => host.obey(command).await,
@@ -72,6 +75,7 @@ impl KernelHost {
             complain(self.flush(disk.id).await);
             complain(self.disconnect(disk.id).await);
         }
+        complain(self.main_loop.platform.leave().await);
         stop(how)
     }
 
@@ -79,18 +83,27 @@ impl KernelHost {
     pub(super) async fn suspend(self) -> PowerAnswer {
         let _working = self.begin()?;
         let main_loop = self.main_loop;
+        let Some(platform) = main_loop.platform.xen() else {
+            return Err(PowerRefusal {
+                error: "suspend",
+                what: "only Xen takes a guest's memory and gives it back".into(),
+                place: "suspend".into(),
+                hint: "`freeze` saves the machine on any host".into(),
+            });
+        };
         let parts = Parts {
-            xen: &*main_loop.xen,
-            store: &main_loop.store,
-            console: main_loop.console(),
-            bus: &*main_loop.bus,
+            xen: &*platform.xen,
+            store: &platform.store,
+            console: platform.console(),
+            bus: &*platform.bus,
         };
         // Time stands still for the guest, so that nothing is late only because
         // the machine was away.
         clock::pause();
         let outcome = parts.suspend(|| {
             clock::rebase();
-            main_loop.meet_new_host()
+            main_loop.forget_timer();
+            platform.meet_new_host()
         });
         clock::rebase();
         match outcome {

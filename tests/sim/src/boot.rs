@@ -10,6 +10,7 @@ use crate::writer;
 use firn_block::gate::Lifecycle;
 use firn_block::{Completion, DiskId, PAGE, Queue};
 use firn_jobs::shell::Shell;
+use firn_kernel::drives::XenDrives;
 use firn_kernel::exec::Names;
 use firn_kernel::power::Disks;
 use firn_peers::{Disk, DiskOp, FakeMachine, Peer, World, XenStored};
@@ -79,7 +80,7 @@ pub struct Boot {
     /// Its devices.
     pub bus: Rc<Bus<FakeMachine>>,
     /// The disks as a freeze sees them.
-    pub disks: Disks<FakeMachine>,
+    pub disks: Disks<XenDrives<FakeMachine>>,
     /// What jobs call the disks.
     pub names: RefCell<Names>,
     /// The disks' backends.
@@ -143,7 +144,7 @@ impl Boot {
         bus.keep_shut(true);
         let boot = Rc::new(Self {
             arena: hardware.arena.clone(),
-            disks: Disks::new(&xen, &bus),
+            disks: Disks::new(XenDrives::new(&xen, &bus)),
             tasks: guest.executor.clone(),
             machine,
             store,

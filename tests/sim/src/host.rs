@@ -8,7 +8,7 @@ use firn_block::DiskId;
 use firn_block::shm::Region;
 use firn_image::{BuildId, Cpu, Heap};
 use firn_jobs::Era;
-use firn_kernel::power::VbdDevice;
+use firn_kernel::drives::{DriveDevice, XenDrives};
 use firn_peers::FakeMachine;
 use firn_power::{Disk, Fault, Host, Link, Report, Step, Then};
 use firn_task::{Instant, Time, Timers, yield_now};
@@ -50,7 +50,7 @@ impl Time for SimHost {
 }
 
 impl Host for SimHost {
-    type Device = VbdDevice<FakeMachine>;
+    type Device = DriveDevice<XenDrives<FakeMachine>>;
 
     fn disks(&self) -> Vec<Disk> {
         let jobs = self.0.jobs();

@@ -2,7 +2,7 @@
 //! a whole.
 
 use crate::error::JobError;
-use crate::lang::{Compress, Freeze, Image, LangError};
+use crate::lang::{Compress, Freeze, Image, LangError, Vmbus};
 use crate::machine::Machine;
 use crate::power::{Datum, FreezeAsk, PowerAsk, PowerReport};
 use crate::result::Outcome;
@@ -51,6 +51,14 @@ pub(super) async fn image<M: Machine>(task: &Task<M>, args: &Image) -> Result<Ou
     };
     task.report(args.disk)?;
     ask(task, verb(args.disk)).await
+}
+
+pub(super) async fn cycle_bus<M: Machine>(
+    task: &Task<M>,
+    args: &Vmbus,
+) -> Result<Outcome, JobError> {
+    let times = args.times;
+    ask(task, PowerAsk::CycleBus { times }).await
 }
 
 pub(super) fn memory_hash<M: Machine>(task: &Task<M>) -> Outcome {

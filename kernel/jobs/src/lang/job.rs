@@ -346,6 +346,12 @@ jobs! {
     /// Hash job memory as an image would save it.
     MemHash = "memhash" {}
 
+    /// Leave VMBus and come back, again and again; for a guest without disks.
+    Vmbus = "vmbus" {
+        /// How often.
+        times: u64 = "100",
+    }
+
     /// An image disk: `image show DISK`, `image format DISK`.
     Image = "image" {
         /// `show`, or `format`, which destroys what is on the disk.

@@ -1,21 +1,18 @@
 //! Bytes typed on the console, for the one task that reads them.
 
-use alloc::rc::Rc;
 use core::cell::RefCell;
 use core::task::{Context, Poll, Waker};
 
-use firn_xen::Xen;
-use firn_xen::console::Console;
 use heapless::Deque;
 
-use crate::host::xen::XenHal;
+use crate::host::Platform;
 
-/// Bytes read from the ring at once.
+/// Bytes read from the console at once.
 const CHUNK: usize = 64;
 
 /// What came in and was not taken yet, and who waits for more.
+#[derive(Default)]
 pub(in crate::exec) struct Input {
-    console: Option<Rc<Console<XenHal>>>,
     state: RefCell<State>,
 }
 
@@ -26,26 +23,12 @@ struct State {
 }
 
 impl Input {
-    pub(in crate::exec) fn new(console: Option<Rc<Console<XenHal>>>) -> Self {
-        Self {
-            console,
-            state: RefCell::default(),
-        }
-    }
-
-    /// Where it comes from.
-    pub(in crate::exec) fn console(&self) -> Option<&Console<XenHal>> {
-        self.console.as_deref()
-    }
-
     /// The next byte, or the context's waker is kept.
-    pub(super) fn poll(&self, context: &Context<'_>) -> Poll<u8> {
+    pub(super) fn poll(&self, platform: &Platform, context: &Context<'_>) -> Poll<u8> {
         let mut state = self.state.borrow_mut();
-        if state.bytes.is_empty()
-            && let Some(console) = &self.console
-        {
+        if state.bytes.is_empty() {
             let mut chunk = [0; CHUNK];
-            let count = console.read(&mut chunk);
+            let count = platform.read_input(&mut chunk);
             // A chunk fits into the empty queue.
             state.bytes.extend(chunk.into_iter().take(count));
         }
@@ -63,12 +46,15 @@ impl Input {
         self.state.borrow_mut().reader = None;
     }
 
+    /// Whether somebody waits for a byte.
+    pub(in crate::exec) fn is_awaited(&self) -> bool {
+        self.state.borrow().reader.is_some()
+    }
+
     /// To be called by the main loop: moves output on, and wakes the reader
-    /// when the console's port fired.
-    pub(in crate::exec) fn look(&self, xen: &Xen<XenHal>) {
-        let Some(console) = &self.console else { return };
-        console.flush();
-        if xen.events.take(console.port())
+    /// when something was typed.
+    pub(in crate::exec) fn look(&self, platform: &Platform) {
+        if platform.has_input()
             && let Some(reader) = self.state.borrow_mut().reader.take()
         {
             reader.wake();

@@ -18,10 +18,16 @@ use crate::mm::{self, Memory};
 /// Asks, and returns a future that lives in job memory alone.
 pub(super) fn ask(main_loop: &MainLoop, ask: StoreAsk) -> StoreFuture {
     let answer = Answer::of(|| &main_loop::get().jobs().store);
-    let (store, id) = (main_loop.store.clone(), answer.id());
+    let id = answer.id();
+    let Some(xen) = main_loop.platform.xen() else {
+        let none = Err(String::from("there is a xenstore on Xen only"));
+        main_loop.jobs().store.answer(id, none);
+        return Box::pin(answer);
+    };
+    let store = xen.store.clone();
     {
         let _boot = mm::enter(Memory::Boot);
-        main_loop.drivers.spawn(async move {
+        main_loop.drivers().spawn(async move {
             let answer = self::answer(&store, &ask).await;
             let _job = mm::enter(Memory::Job);
             main_loop::get()

@@ -11,7 +11,7 @@ use firn_xen::Xen;
 use firn_xen::console::{Console, ConsoleError};
 use firn_xen::hypercall::Hypercall;
 
-use super::xen::XenHal;
+use super::XenHal;
 use crate::arch::FirstCpu;
 use crate::console::{self, Sink};
 

@@ -7,8 +7,8 @@ use core::time::Duration;
 use firn_block::{Armed, Queue};
 use firn_image::{Device, Gone};
 use firn_task::{Instant, Signal, timeout, yield_now};
-use firn_xen::blkfront::Vbd;
-use firn_xen::{Hal, Xen};
+
+use super::{Drive, Drives};
 
 /// Looks in vain before the machine is allowed to halt for the disk's event.
 const LOOKS: u32 = 4;
@@ -16,18 +16,18 @@ const LOOKS: u32 = 4;
 const NAP: Duration = Duration::from_millis(20);
 
 /// A disk, and how long nothing came from it.
-pub struct VbdDevice<H: Hal> {
-    xen: Rc<Xen<H>>,
-    vbd: Rc<Vbd<H>>,
+pub struct DriveDevice<D: Drives> {
+    drives: D,
+    drive: D::Drive,
     looks: Cell<u32>,
     answered: Cell<u64>,
 }
 
-impl<H: Hal> VbdDevice<H> {
-    pub(super) fn new(xen: &Rc<Xen<H>>, vbd: Rc<Vbd<H>>) -> Self {
+impl<D: Drives> DriveDevice<D> {
+    pub(crate) fn new(drives: &D, drive: D::Drive) -> Self {
         Self {
-            xen: xen.clone(),
-            vbd,
+            drives: drives.clone(),
+            drive,
             looks: Cell::new(0),
             answered: Cell::new(0),
         }
@@ -36,19 +36,17 @@ impl<H: Hal> VbdDevice<H> {
     /// Whether the disk answered something since this was last asked, be it a part
     /// of a request.
     fn moved(&self) -> bool {
-        let front = self.vbd.front.try_borrow();
-        let answered = front.map_or(0, |front| front.stats().ring_responses);
+        let answered = self.drive.answers();
         self.answered.replace(answered) != answered
     }
 
     /// Asks for the disk's event; `None` if there is something to take by now,
     /// else what will be notified and how often it was so far.
     fn arm(&self) -> Option<(Rc<Signal>, u64)> {
-        let mut front = self.vbd.front.try_borrow_mut().ok()?;
-        let signal = self.xen.events.signal(front.port()?);
+        let signal = self.drive.events()?;
         let seen = signal.seen();
-        let asleep = front.private().arm() == Armed::Sleep;
-        asleep.then_some((signal, seen))
+        let armed = self.drive.with_private(|queue| queue.arm())?;
+        (armed == Armed::Sleep).then_some((signal, seen))
     }
 
     /// Waits for the disk's event, unless there is something to take by now.
@@ -58,21 +56,17 @@ impl<H: Hal> VbdDevice<H> {
         };
         let event = signal.changed(seen);
         // Late or not: the caller looks again.
-        let _ = timeout(self.xen.clone(), NAP, event).await;
+        let _ = timeout(self.drives.clone(), NAP, event).await;
     }
 }
 
-impl<H: Hal> Device for VbdDevice<H> {
+impl<D: Drives> Device for DriveDevice<D> {
     fn with_queue<R>(&self, work: impl FnOnce(&mut dyn Queue) -> R) -> Result<R, Gone> {
-        let mut front = self.vbd.front.try_borrow_mut().map_err(|_| Gone)?;
-        if front.port().is_none() {
-            return Err(Gone);
-        }
-        Ok(work(&mut front.private()))
+        self.drive.with_private(work).ok_or(Gone)
     }
 
     fn now(&self) -> Instant {
-        self.xen.hal.now()
+        self.drives.now()
     }
 
     async fn breathe(&self) {

@@ -1,5 +1,11 @@
 //! Xen under the drivers: hypercalls, shared memory, the clock, stopping.
 
+pub(crate) mod console;
+mod platform;
+mod report;
+
+pub(crate) use platform::XenPlatform;
+
 use alloc::rc::Rc;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -18,6 +24,7 @@ use spin::Once;
 
 use crate::arch::{cpu, hypercall};
 use crate::clock::{self, Sample, Source, Torn, read_stable};
+use crate::host::memory;
 use crate::mm::{self, PAGE};
 use crate::power::{self, Stop};
 
@@ -33,23 +40,15 @@ impl Hal for XenHal {
     }
 
     fn alloc_shared(&self, pages: usize) -> Option<Region> {
-        mm::allocate_shared(pages)
-            // Whoever asks may do with less, and says so else.
-            .inspect_err(|e| log::debug!("shared pages: {e}"))
-            .ok()
+        memory::alloc_shared(pages)
     }
 
     fn free_shared(&self, region: Region) {
-        if let Err(error) = mm::free_shared(region) {
-            log::error!("shared pages: {error}");
-        }
+        memory::free_shared(region);
     }
 
     fn gfn(&self, region: &Region, page: usize) -> Gfn {
-        let addr = region.addr() + page * PAGE as usize;
-        // Regions are made from mapped memory only, so this is never the
-        // fallback; frame ~0 is refused by the hypervisor.
-        Gfn(mm::frame_of(addr).unwrap_or(u64::MAX))
+        memory::gfn(region, page)
     }
 
     fn map_frames(&self, first: Gfn, count: usize) -> Option<Region> {
