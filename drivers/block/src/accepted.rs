@@ -9,6 +9,7 @@
 use crate::{Buffer, Completion, IoError, Op, Refused, Request, Stats, Token, TokenId, Why};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use firn_task::sort_few;
 
 /// Whose request it is: each gets its own completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +77,7 @@ impl Accepted {
     /// They are kept in their order, as if none of them had been sent.
     pub fn resize(&mut self, depth: usize) {
         let mut kept: Vec<Parent> = self.parents.drain(..).flatten().collect();
-        kept.sort_unstable_by_key(|parent| parent.token);
+        sort_few(&mut kept, |parent| parent.token);
         let depth = u16::try_from(depth.max(kept.len())).unwrap_or(u16::MAX);
         self.parents = kept.into_iter().map(Some).collect();
         let in_use = u16::try_from(self.parents.len()).unwrap_or(u16::MAX);

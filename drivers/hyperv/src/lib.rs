@@ -11,7 +11,6 @@ extern crate alloc;
 
 pub mod clock;
 pub mod crash;
-mod few;
 pub mod hal;
 pub mod hypercall;
 pub mod ic;

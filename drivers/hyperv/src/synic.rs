@@ -1,7 +1,6 @@
 //! The synthetic interrupt controller: one slot for messages, a page of event
 //! flags, both of source 2 (TLFS, chapter 11).
 
-use crate::few::Few;
 use crate::hal::{Hal, HalExt};
 use crate::wire::msr::{ENABLE, Msr, SINT_AUTO_EOI, SINT_MASKED, SINT_POLLING, SINT_VECTOR};
 use crate::wire::synic::{FLAGS, MORE_PENDING, Message, NO_MESSAGE, SLOT, VMBUS_SLOT};
@@ -10,7 +9,7 @@ use core::cell::{Cell, RefCell};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, SeqCst};
 use core::sync::atomic::fence;
 use firn_block::shm::Region;
-use firn_task::Signal;
+use firn_task::{Few, Signal};
 
 const WORDS: usize = FLAGS as usize / 64;
 

@@ -40,10 +40,14 @@ impl Luns {
         let announced = length as usize / 8;
         let (entries, _) = bytes[8..].as_chunks::<8>();
         let entries = &entries[..entries.len().min(announced)];
-        let mut units: Vec<u8> = entries.iter().filter_map(single_level).collect();
-        let others = announced - units.len();
-        units.sort_unstable();
-        units.dedup();
+        let mut named = [false; 256];
+        let mut others = announced;
+        for unit in entries.iter().filter_map(single_level) {
+            named[usize::from(unit)] = true;
+            others -= 1;
+        }
+        let units = (0..=u8::MAX).filter(|unit| named[usize::from(*unit)]);
+        let units = units.collect();
         Ok(Self { units, others })
     }
 }

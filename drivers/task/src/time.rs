@@ -1,6 +1,6 @@
 //! Instants, timers, sleeping and deadlines. Time is always a parameter.
 
-use alloc::collections::BTreeMap;
+use crate::few::Few;
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 use core::future::{Future, poll_fn};
@@ -83,7 +83,7 @@ impl<T: Time + ?Sized> Time for &T {
 /// Wakers in the order of their deadlines.
 #[derive(Default)]
 pub struct Timers {
-    waiting: RefCell<BTreeMap<(Instant, u64), Waker>>,
+    waiting: RefCell<Few<(Instant, u64), Waker>>,
     next: Cell<u64>,
 }
 
@@ -92,7 +92,7 @@ impl Timers {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            waiting: RefCell::new(BTreeMap::new()),
+            waiting: RefCell::new(Few::new()),
             next: Cell::new(0),
         }
     }
@@ -101,19 +101,14 @@ impl Timers {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let waiting = self.waiting.borrow();
-        waiting.first_key_value().map(|((at, _), _)| *at)
+        waiting.iter().next().map(|((at, _), _)| *at)
     }
 
     /// Wakes everyone whose deadline has come.
     pub fn fire(&self, now: Instant) {
         loop {
-            let waker = {
-                let mut waiting = self.waiting.borrow_mut();
-                match waiting.first_entry() {
-                    Some(first) if first.key().0 <= now => first.remove(),
-                    _ => return,
-                }
-            };
+            let first = self.waiting.borrow_mut().pop_first_if(|(at, _)| *at <= now);
+            let Some(waker) = first else { return };
             waker.wake();
         }
     }

@@ -5,13 +5,12 @@ use crate::blkfront::{ConnectError, StepError, Vbd, VbdConfig};
 use crate::hal::Hal;
 use crate::store::{Store, StoreError};
 use crate::trace::Source;
-use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use firn_block::DiskId;
 use firn_block::gate::Lifecycle;
-use firn_task::{Either, Executor, Signal, race};
+use firn_task::{Either, Executor, Few, Signal, race};
 
 const VBDS: &str = "device/vbd";
 
@@ -21,8 +20,8 @@ pub struct Bus<H: Hal> {
     store: Store<H>,
     config: VbdConfig,
     executor: Rc<Executor>,
-    vbds: RefCell<BTreeMap<u32, Rc<Vbd<H>>>>,
-    unusable: RefCell<BTreeMap<u32, ConnectError>>,
+    vbds: RefCell<Few<u32, Rc<Vbd<H>>>>,
+    unusable: RefCell<Few<u32, ConnectError>>,
     changed: Rc<Signal>,
     scanned: Cell<bool>,
     /// Why the list of devices is not known now, though it may be soon.
@@ -48,8 +47,8 @@ impl<H: Hal + 'static> Bus<H> {
             store: store.clone(),
             config,
             executor: executor.clone(),
-            vbds: RefCell::new(BTreeMap::new()),
-            unusable: RefCell::new(BTreeMap::new()),
+            vbds: RefCell::new(Few::new()),
+            unusable: RefCell::new(Few::new()),
             changed: Rc::new(Signal::new()),
             scanned: Cell::new(false),
             late: RefCell::new(None),

@@ -13,13 +13,12 @@ use crate::wire::event_channel::{AllocUnbound, BindVirq, Close, PORTS_2L, Port};
 use crate::wire::memory::{AddToPhysmap, SPACE_SHARED_INFO};
 use crate::wire::misc::SchedPoll;
 use crate::wire::{DomId, Gfn};
-use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use firn_block::shm::Region;
-use firn_task::Signal;
+use firn_task::{Few, Signal};
 
 const UPCALL_PENDING: usize = 0;
 const PENDING_SEL: usize = 8;
@@ -31,7 +30,7 @@ const WORDS: usize = 64;
 pub struct Events {
     info: Region,
     fired: [Cell<u64>; WORDS],
-    signals: RefCell<BTreeMap<u32, Rc<Signal>>>,
+    signals: RefCell<Few<u32, Rc<Signal>>>,
     scans: Cell<u64>,
 }
 
@@ -72,7 +71,7 @@ impl Events {
         let events = Self {
             info,
             fired: [const { Cell::new(0) }; WORDS],
-            signals: RefCell::new(BTreeMap::new()),
+            signals: RefCell::new(Few::new()),
             scans: Cell::new(0),
         };
         events.mask_all();
@@ -164,7 +163,13 @@ impl Events {
 
     /// The signal that is notified whenever the port fires.
     pub fn signal(&self, port: Port) -> Rc<Signal> {
-        self.signals.borrow_mut().entry(port.0).or_default().clone()
+        let mut signals = self.signals.borrow_mut();
+        if let Some(signal) = signals.get(&port.0) {
+            return signal.clone();
+        }
+        let signal = Rc::<Signal>::default();
+        signals.insert(port.0, signal.clone());
+        signal
     }
 
     /// Stops the port's events from raising upcalls; they stay pending.

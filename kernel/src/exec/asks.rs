@@ -4,9 +4,9 @@
 //! that waits may be saved and restored, and the boot that asked is gone then.
 //! The next one answers every question that it finds open.
 
-use alloc::collections::BTreeMap;
 use core::cell::{Cell, RefCell};
 use core::task::{Context, Poll, Waker};
+use firn_task::Few;
 
 /// Names one open question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,7 +19,7 @@ struct Slot<T> {
 
 /// All open questions of one kind, in job memory.
 pub struct Asks<T> {
-    open: RefCell<BTreeMap<AskId, Slot<T>>>,
+    open: RefCell<Few<AskId, Slot<T>>>,
     next: Cell<u64>,
 }
 
@@ -28,7 +28,7 @@ impl<T> Asks<T> {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            open: RefCell::new(BTreeMap::new()),
+            open: RefCell::new(Few::new()),
             next: Cell::new(0),
         }
     }

@@ -1,7 +1,6 @@
 //! Everything of the jobs that is not in their own futures, in job memory.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
@@ -9,7 +8,7 @@ use core::cell::{Cell, RefCell};
 use firn_block::DiskId;
 use firn_jobs::io::ChannelTable;
 use firn_jobs::{Era, PowerRefusal, PowerReport};
-use firn_task::{Executor, Instant, Timers};
+use firn_task::{Executor, Few, Instant, Timers};
 
 use super::asks::{AskId, Asks};
 use super::registry::Registry;
@@ -29,7 +28,7 @@ pub(crate) struct JobState {
     /// Buffers that are registered with disks.
     pub(crate) buffers: Registry,
     /// Disks whose jobs look for completions themselves.
-    pub(crate) polled: RefCell<BTreeSet<DiskId>>,
+    pub(crate) polled: RefCell<Few<DiskId, ()>>,
     /// Questions to xenstore.
     pub(crate) store: Asks<Result<Vec<String>, String>>,
     /// Questions to the power code.

@@ -18,7 +18,7 @@ use firn_jobs::{
     Counters, DiskReport, Era, JobFuture, Machine, MemoryHash, Mode, Power, PowerAsk, PowerFuture,
     Report, StoreAsk, StoreFuture,
 };
-use firn_task::{Instant, Time, Timers};
+use firn_task::{Instant, Time, Timers, sort_few};
 
 use super::main_loop::{self, MainLoop};
 use super::queue::{BootQueue, Rooms};
@@ -92,7 +92,7 @@ impl Machine for KernelMachine {
             .iter()
             .map(|report| disk_report(report, names.to_job(report.id)))
             .collect();
-        reports.sort_by_key(|report| report.id);
+        sort_few(&mut reports, |report| report.id);
         reports
     }
 
@@ -122,7 +122,7 @@ impl Machine for KernelMachine {
     }
 
     fn mode(&self, disk: DiskId) -> Mode {
-        match self.main_loop().jobs().polled.borrow().contains(&disk) {
+        match self.main_loop().jobs().polled.borrow().contains_key(&disk) {
             true => Mode::Poll,
             false => Mode::Event,
         }

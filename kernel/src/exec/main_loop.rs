@@ -239,7 +239,7 @@ impl MainLoop {
     /// Whether the jobs of this boot's disk look for completions themselves.
     pub(crate) fn is_polled(&self, disk: DiskId) -> bool {
         let name = self.names.borrow().to_job(disk);
-        !self.parked.get() && self.jobs().polled.borrow().contains(&name)
+        !self.parked.get() && self.jobs().polled.borrow().contains_key(&name)
     }
 
     /// Chooses between looking and waiting for events, for the disk that jobs
@@ -252,7 +252,7 @@ impl MainLoop {
                 disks.remove(&name);
                 return;
             }
-            disks.insert(name);
+            disks.insert(name, ());
         }
         self.platform.mask(self.names.borrow().to_boot(name));
     }

@@ -16,6 +16,7 @@ use super::events;
 use super::host::KernelHost;
 use crate::exec::{AskId, PowerAnswer};
 use crate::mm::{self, Memory};
+use firn_task::sort_few;
 
 impl KernelHost {
     /// Answers a question of a job. A freeze that ends in a power off answers
@@ -185,7 +186,7 @@ impl KernelHost {
                 data: true,
             });
         });
-        owners.sort_by_key(|owner| owner.range.start);
+        sort_few(&mut owners, |owner| owner.range.start);
         owners
     }
 

@@ -9,7 +9,7 @@ use firn_block::gate::Lifecycle;
 use firn_block::shm::Region;
 use firn_block::{Adopted, DiskId};
 use firn_power::{Disk, Fault, Limits, Link, Step};
-use firn_task::Instant;
+use firn_task::{Instant, sort_few};
 
 use super::scratch::Scratch;
 use crate::drives::{Drive, DriveDevice, Drives};
@@ -89,7 +89,7 @@ impl<D: Drives> Disks<D> {
             }
         };
         let mut disks: Vec<_> = self.drives.all().iter().map(disk).collect();
-        disks.sort_by_key(|disk| disk.id);
+        sort_few(&mut disks, |disk| disk.id);
         disks
     }
 

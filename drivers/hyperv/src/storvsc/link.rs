@@ -3,7 +3,6 @@
 
 use super::offence::Offence;
 use super::packet::{self, Answer, Direction, Ended};
-use crate::few::Few;
 use crate::hal::Hal;
 use crate::machine::HyperV;
 use crate::vmbus::Channel;
@@ -16,7 +15,7 @@ use firn_block::PAGE;
 use firn_block::shm::Region;
 use firn_block::slots::Slots;
 use firn_scsi::{Cdb, UNMAP_BYTES};
-use firn_task::Instant;
+use firn_task::{Few, Instant};
 
 /// Events without work that are forgiven at once, and the most that can be saved
 /// up: every completion may come with one.

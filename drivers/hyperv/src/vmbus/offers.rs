@@ -1,11 +1,11 @@
 //! What the host offers.
 
 use super::offence::Offence;
-use crate::few::Few;
 use crate::wire::synic::FLAGS;
 use crate::wire::{Guid, vmbus};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use firn_task::Few;
 
 /// One channel that the host offers: what is kept of the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use super::message::VersionReply;
 use super::offence::Offence;
-use crate::few::Few;
 use crate::wire::vmbus::Kind;
 use core::cell::RefCell;
+use firn_task::Few;
 
 /// What a reply belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

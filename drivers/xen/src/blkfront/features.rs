@@ -6,12 +6,11 @@ use crate::store::{Store, StoreError};
 use crate::wire::blkif::{
     MAX_INDIRECT_PAGES, MAX_SEGMENTS, SEGMENTS_PER_INDIRECT_PAGE, VDISK_CDROM, VDISK_READONLY,
 };
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::str::FromStr;
 use firn_block::{Discard, Durability, PAGE, SECTOR};
-use firn_task::join_all;
+use firn_task::{Few, join_all};
 
 /// The largest ring that is used, as a power of two of pages.
 pub const MAX_RING_ORDER: u32 = 4;
@@ -58,13 +57,13 @@ const KEYS: [&str; 14] = [
 
 /// One backend's keys as they were at one moment: each is read once, so a
 /// backend that changes its mind cannot be half believed.
-pub(super) struct Keys(BTreeMap<&'static str, String>);
+pub(super) struct Keys(Few<&'static str, String>);
 
 impl Keys {
     /// Reads all keys at once; absent ones are left out.
     pub(super) async fn read<H: Hal>(store: &Store<H>, backend: &str) -> Result<Self, StoreError> {
         let reads = KEYS.map(async |key| (key, store.read(&format!("{backend}/{key}")).await));
-        let mut keys = BTreeMap::new();
+        let mut keys = Few::new();
         for (key, value) in join_all(reads).await {
             match value {
                 Ok(value) => {
@@ -78,7 +77,7 @@ impl Keys {
     }
 
     fn number<T: FromStr>(&self, key: &'static str) -> Result<Option<T>, ConnectError> {
-        let Some(text) = self.0.get(key) else {
+        let Some(text) = self.0.get(&key) else {
             return Ok(None);
         };
         let number = text.trim().parse();

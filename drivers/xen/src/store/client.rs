@@ -11,7 +11,7 @@ use crate::trace::Source;
 use crate::wire::event_channel::Port;
 use crate::wire::xs::{Header, MessageType};
 use alloc::borrow::ToOwned;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -19,7 +19,7 @@ use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
 use core::task::{Poll, Waker};
 use core::time::Duration;
-use firn_task::{Signal, timeout};
+use firn_task::{Few, Signal, timeout};
 
 /// How long the server may take to answer, unless somebody says otherwise.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
@@ -52,14 +52,14 @@ pub(super) struct State {
     pub(super) phase: Phase,
     pub(super) watches: Watches,
     /// Transactions that the server has open for us.
-    pub(super) transactions: BTreeSet<u32>,
+    pub(super) transactions: Few<u32, ()>,
     /// Counts resets: a transaction does not outlive one.
     pub(super) epoch: u32,
     /// A [`Store::reconnect`](super::Store::reconnect) is under way.
     pub(super) reconnecting: bool,
     inbox: Inbox,
     out: VecDeque<u8>,
-    pending: BTreeMap<u32, Pending>,
+    pending: Few<u32, Pending>,
     next_id: u32,
     answered: [u32; REMEMBERED],
 }
@@ -110,12 +110,12 @@ impl State {
             ring,
             phase: Phase::Connecting,
             watches: Watches::default(),
-            transactions: BTreeSet::new(),
+            transactions: Few::new(),
             epoch: 0,
             reconnecting: false,
             inbox: Inbox::new(),
             out: VecDeque::new(),
-            pending: BTreeMap::new(),
+            pending: Few::new(),
             next_id: 1,
             answered: [0; REMEMBERED],
         }

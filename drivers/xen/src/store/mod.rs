@@ -201,7 +201,7 @@ impl<H: Hal> Store<H> {
             if state.epoch != epoch {
                 return Err(StoreError::Reset);
             }
-            state.transactions.insert(tx)
+            state.transactions.insert(tx, ()).is_none()
         };
         if !fresh {
             return client.checked(Err(StoreOffence::TransactionId));

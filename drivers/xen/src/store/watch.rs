@@ -6,12 +6,13 @@ use crate::hal::Hal;
 use crate::trace::Source;
 use crate::wire::xs::MessageType;
 use alloc::borrow::ToOwned;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::future::poll_fn;
 use core::task::{Poll, Waker};
+use firn_task::Few;
 
 /// Changed paths that are kept apart; with more, "everything" has changed.
 const QUEUE: usize = 32;
@@ -19,7 +20,7 @@ const QUEUE: usize = 32;
 /// All watches of a connection, by token.
 #[derive(Default)]
 pub(super) struct Watches {
-    slots: BTreeMap<u32, Slot>,
+    slots: Few<u32, Slot>,
     next: u32,
 }
 
