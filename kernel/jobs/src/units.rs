@@ -44,6 +44,36 @@ impl fmt::Display for Span {
     }
 }
 
+/// A share with three places, rounded: `0.125`. Printing it as a float would take
+/// 20 KiB of code.
+#[derive(Clone, Copy)]
+pub(crate) struct Thousandths(u64);
+
+impl Thousandths {
+    /// `count` divided by `by`.
+    pub(crate) fn of(count: u64, by: u64) -> Self {
+        let by = u128::from(by.max(1));
+        let thousandths = (u128::from(count) * 1000 + by / 2) / by;
+        Self(u64::try_from(thousandths).unwrap_or(u64::MAX))
+    }
+
+    /// To the next whole number.
+    pub(crate) const fn rounded(self) -> u64 {
+        self.0 / 1000 + (self.0 % 1000 >= 500) as u64
+    }
+
+    /// As a number for programs.
+    pub(crate) fn number(self) -> f64 {
+        self.0 as f64 / 1000.0
+    }
+}
+
+impl fmt::Display for Thousandths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
+    }
+}
+
 /// Seconds with microseconds, as a number for programs.
 pub(crate) fn seconds(duration: Duration) -> f64 {
     let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
@@ -88,6 +118,20 @@ mod tests {
         ] {
             assert_eq!(Span(Duration::from_nanos(nanos)).to_string(), text);
         }
+        for (count, by, text, rounded) in [
+            (0, 5, "0.000", 0),
+            (1, 8, "0.125", 0),
+            (2, 3, "0.667", 1),
+            (10_499, 1000, "10.499", 10),
+            (7, 0, "7.000", 7),
+        ] {
+            let share = Thousandths::of(count, by);
+            assert_eq!(
+                (share.to_string().as_str(), share.rounded()),
+                (text, rounded)
+            );
+        }
+        assert_eq!(Thousandths::of(1, 8).number(), 0.125);
         assert_eq!(seconds(Duration::from_nanos(1_234_567_890)), 1.234_567);
         assert_eq!(per_second(10, Duration::ZERO), 0.0);
         assert_eq!(per_second(10, Duration::from_millis(500)), 20.0);

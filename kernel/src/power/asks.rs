@@ -101,10 +101,10 @@ impl KernelHost {
                     report.fields.push(("image_bytes", bytes));
                     let saved = written.written.pages * firn_block::PAGE as u64;
                     report.fields.push(("saved_bytes", Datum::Number(saved)));
-                    let (ram, part) = events::part_of_ram(saved);
+                    let (ram, _, part) = events::part_of_ram(saved);
                     report.fields.push(("ram_bytes", Datum::Number(ram)));
                     report.summary = format!(
-                        "everything was undone, and goes on; saved {saved} bytes, {part:.1} % of RAM"
+                        "everything was undone, and goes on; saved {saved} bytes, {part} % of RAM"
                     );
                 }
                 Ok(report)

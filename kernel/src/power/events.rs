@@ -46,10 +46,14 @@ fn rate(bytes: u64, time: Option<Duration>) -> Value {
     }
 }
 
-/// The guest's RAM in bytes, and how many per cent of it `bytes` are.
-pub(super) fn part_of_ram(bytes: u64) -> (u64, f64) {
+/// The guest's RAM in bytes, and how many per cent of it `bytes` are: as a number,
+/// and in words with one place.
+pub(super) fn part_of_ram(bytes: u64) -> (u64, f64, String) {
     let ram = mm::report().map_or(0, |report| report.usable);
-    (ram, bytes as f64 * 100.0 / ram.max(1) as f64)
+    let (part, whole) = (u128::from(bytes), u128::from(ram.max(1)));
+    let tenths = (part * 1000 + whole / 2) / whole;
+    let percent = bytes as f64 * 100.0 / ram.max(1) as f64;
+    (ram, percent, format!("{}.{}", tenths / 10, tenths % 10))
 }
 
 /// An image is valid, and the machine is about to switch off.
@@ -60,9 +64,9 @@ pub(super) fn frozen(host: &KernelHost, report: &Report) {
     let hash = host.main_loop.jobs().audit_wanted.get();
     let hash = hash.then(|| digits(host.memory_hash().hash));
     let saved = written.pages * PAGE as u64;
-    let (ram, part) = part_of_ram(saved);
+    let (ram, part, percent) = part_of_ram(saved);
     let line = format!(
-        "image {} on {}: {} MiB of memory, {part:.1} % of RAM, in {} MiB",
+        "image {} on {}: {} MiB of memory, {percent} % of RAM, in {} MiB",
         report.generation.0,
         report.image,
         saved >> 20,

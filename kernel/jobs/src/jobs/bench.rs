@@ -8,7 +8,7 @@ use crate::machine::{Counters, Machine, Mode};
 use crate::result::Outcome;
 use crate::rng::Rng;
 use crate::task::{Progress, Range, Task, block_size, depth, ended};
-use crate::units::{Bytes, Span, per_second, seconds};
+use crate::units::{Bytes, Span, Thousandths, per_second, seconds};
 use alloc::format;
 use alloc::string::ToString;
 use core::time::Duration;
@@ -265,23 +265,23 @@ fn outcome(
     let busy = (counters.cycles as f64 * (1.0 - share.min(1.0))) as u64;
     let iops = per_second(ios, measured.time);
     let bandwidth = iops * block as f64;
-    let per_io =
-        |count: u64| (count as f64 / ios.max(1) as f64 * 1000.0 + 0.5) as u64 as f64 / 1000.0;
+    let per_io = |count: u64| Thousandths::of(count, ios.max(1));
     let span = |nanos: u64| Span(Duration::from_nanos(nanos));
     let (p50, p99) = (latency.percentile(50), latency.percentile(99));
     let summary = format!(
-        "{} {} bs={} qd={} {mode}: {iops:.0} IOPS, {}/s; latency mean {}, p50 {}, p99 {}, max {}; \
-         per I/O {:.0} cycles, {:.3} hypercalls, {:.3} events; {} allocations",
+        "{} {} bs={} qd={} {mode}: {} IOPS, {}/s; latency mean {}, p50 {}, p99 {}, max {}; \
+         per I/O {} cycles, {} hypercalls, {} events; {} allocations",
         args.disk,
         args.rw.word(),
         Bytes(block as u64),
         args.qd,
+        (iops + 0.5) as u64,
         Bytes(bandwidth as u64),
         span(latency.mean()),
         span(p50),
         span(p99),
         span(latency.max()),
-        per_io(busy),
+        per_io(busy).rounded(),
         per_io(counters.hypercalls),
         per_io(counters.events),
         counters.allocations,
@@ -300,9 +300,12 @@ fn outcome(
         .with("p50_us", micros(p50))
         .with("p99_us", micros(p99))
         .with("max_us", micros(latency.max()))
-        .with("cycles_per_io", per_io(busy))
-        .with("hypercalls_per_io", per_io(counters.hypercalls))
-        .with("events_per_io", per_io(counters.events))
-        .with("notifications_per_io", per_io(measured.notifications))
+        .with("cycles_per_io", per_io(busy).number())
+        .with("hypercalls_per_io", per_io(counters.hypercalls).number())
+        .with("events_per_io", per_io(counters.events).number())
+        .with(
+            "notifications_per_io",
+            per_io(measured.notifications).number(),
+        )
         .with("allocations", counters.allocations)
 }

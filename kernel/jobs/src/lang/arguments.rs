@@ -105,22 +105,33 @@ impl Arguments {
 
     /// The value of the next argument of the table.
     pub(super) fn take<V: Value>(&mut self) -> Result<V, LangError> {
+        let (arg, given) = self.take_text();
+        let value = match given.as_deref().or(arg.default) {
+            Some(text) => V::parse(text),
+            None => V::absent(),
+        };
+        value.ok_or_else(|| self.bad(arg, given))
+    }
+
+    fn take_text(&mut self) -> (&'static Arg, Option<String>) {
         let arg = &self.spec.args[self.next];
         let given = self.values[self.next].take();
-        let job = self.spec.name;
         self.next += 1;
-        let Some(text) = given.as_deref().or(arg.default) else {
-            return V::absent().ok_or(LangError::Missing {
+        (arg, given)
+    }
+
+    /// What is wrong with an argument that gave no value.
+    #[cold]
+    fn bad(&self, arg: &Arg, given: Option<String>) -> LangError {
+        let (job, key, want) = (self.spec.name, arg.key, arg.want);
+        match given.or_else(|| arg.default.map(Into::into)) {
+            Some(value) => LangError::BadValue {
                 job,
-                key: arg.key,
-                want: arg.want,
-            });
-        };
-        V::parse(text).ok_or_else(|| LangError::BadValue {
-            job,
-            key: arg.key,
-            value: text.into(),
-            want: arg.want,
-        })
+                key,
+                value,
+                want,
+            },
+            None => LangError::Missing { job, key, want },
+        }
     }
 }

@@ -109,7 +109,7 @@ fn every_error_says_what_where_and_what_to_do() {
             "key=value",
         ),
         ("bench xvda qd=many", "bad-value", "bench: qd=", "a number"),
-        ("bench sda", "bad-value", "bench: disk=", "such as xvda"),
+        ("bench hda", "bad-value", "bench: disk=", "such as xvda"),
         ("bench", "missing-argument", "bench: disk=", "such as xvda"),
         (
             "bench xvda qd=1 qd=2",
