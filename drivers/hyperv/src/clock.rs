@@ -5,6 +5,7 @@
 use crate::hal::{Hal, HalExt};
 use crate::wire::cpuid::{self, privilege};
 use crate::wire::msr::Msr;
+use core::cell::Cell;
 use core::sync::atomic::Ordering::{Acquire, SeqCst};
 use core::sync::atomic::fence;
 use core::time::Duration;
@@ -21,9 +22,11 @@ const MOST_LOOKS: u32 = 64;
 /// Nanoseconds of a unit.
 const UNIT: u64 = 100;
 
-/// The reference time. Its page must be turned off before memory is saved.
+/// The reference time. Its page must be turned off before the hypercall page is.
 pub struct ReferenceTime {
     page: Option<Region>,
+    /// The hypervisor keeps the page.
+    is_on: Cell<bool>,
 }
 
 impl ReferenceTime {
@@ -36,25 +39,36 @@ impl ReferenceTime {
         }
         let offered = features & privilege::REFERENCE_TSC != 0;
         let page = offered.then(|| hal.alloc_shared(1)).flatten();
-        if let Some(page) = &page {
-            hal.set_page(Msr::REFERENCE_TSC, Some(hal.gfn(page, 0)));
-        }
-        Some(Self { page })
+        let time = Self {
+            page,
+            is_on: Cell::new(false),
+        };
+        time.turn_on(hal);
+        Some(time)
     }
 
     /// Time since the partition was made. `tsc` reads the processor's counter,
     /// and is only called between two looks at the page.
     pub fn now(&self, hal: &impl Hal, tsc: impl Fn() -> u64) -> Duration {
-        let by_page = self.page.as_ref().and_then(|page| read(page, tsc));
+        let page = self.page.as_ref().filter(|_| self.is_on.get());
+        let by_page = page.and_then(|page| read(page, tsc));
         let units = by_page.unwrap_or_else(|| hal.read_msr(Msr::TIME_REF_COUNT));
         Duration::from_nanos(units.saturating_mul(UNIT))
     }
 
-    /// Turns the page off, and gives its memory back.
-    pub fn turn_off(self, hal: &impl Hal) {
-        if let Some(page) = self.page {
+    /// Turns the page on, if there is one.
+    pub fn turn_on(&self, hal: &impl Hal) {
+        if let Some(page) = &self.page {
+            hal.set_page(Msr::REFERENCE_TSC, Some(hal.gfn(page, 0)));
+            self.is_on.set(true);
+        }
+    }
+
+    /// Turns the page off: the hypervisor does not touch it any more. The time
+    /// goes on, by the counter.
+    pub fn turn_off(&self, hal: &impl Hal) {
+        if self.is_on.take() {
             hal.set_page(Msr::REFERENCE_TSC, None);
-            hal.free_shared(page);
         }
     }
 }

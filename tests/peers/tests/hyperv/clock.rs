@@ -34,8 +34,14 @@ fn the_page_tells_the_time_by_a_product_of_128_bits() {
     // Not valid: the counter is asked.
     page.write(0, &0u32);
     assert_eq!(time.now(&machine, || 1), Duration::from_secs(1));
+    page.write(0, &7u32);
     time.turn_off(&machine);
     assert_eq!(machine.msr(Msr::REFERENCE_TSC) & 1, 0);
+    let now = time.now(&machine, || ticks);
+    assert_eq!(now, Duration::from_secs(1), "nobody keeps the page");
+    time.turn_on(&machine);
+    assert_eq!(machine.msr(Msr::REFERENCE_TSC) & 1, 1);
+    assert!(time.now(&machine, || ticks) > Duration::from_secs(1));
     assert_eq!(machine.violations(), []);
 }
 
