@@ -108,6 +108,16 @@ impl<K: Ord, V> Few<K, V> {
     }
 }
 
+impl<K: Ord, V> FromIterator<(K, V)> for Few<K, V> {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
+        let mut few = Self::new();
+        for (key, value) in entries {
+            few.insert(key, value);
+        }
+        few
+    }
+}
+
 /// Sorts a short list; what has one key keeps its order.
 pub fn sort_few<T, K: Ord>(list: &mut [T], key: impl Fn(&T) -> K) {
     for end in 1..list.len() {
@@ -125,9 +135,9 @@ mod tests {
 
     #[test]
     fn entries_are_found_in_the_order_of_keys() {
-        let mut few = Few::new();
-        for key in [5, 1, 9, 3, 5] {
-            few.insert(key, key * 10);
+        let mut few: Few<_, _> = [5, 1, 9, 3].map(|key| (key, key)).into_iter().collect();
+        for key in [5, 1, 9, 3] {
+            assert_eq!(few.insert(key, key * 10), Some(key));
         }
         assert!(few.values().eq(&[10, 30, 50, 90]));
         assert_eq!((few.get(&3), few.get(&4)), (Some(&30), None));
@@ -137,9 +147,9 @@ mod tests {
         assert_eq!(few.pop_first_if(|key| *key > 3), None);
         assert_eq!(few.pop_first_if(|key| *key == 3), Some(30));
         few.retain(|key, value| *key == 9 && *value == 91);
-        assert!(few.iter().eq([(&9, &91)]));
+        assert!(few.iter().eq([(&9, &91)]) && few.len() == 1);
         few.clear();
-        assert!(few.is_empty() && few.len() == 0 && !few.contains_key(&9));
+        assert!(few.is_empty() && !few.contains_key(&9));
     }
 
     #[test]
