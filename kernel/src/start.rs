@@ -128,12 +128,13 @@ fn run(platform: &'static Platform, options: &Options, jobs: &str) {
     platform.keep_shut(true);
     main_loop.park();
     main_loop.settle(2 * options.blk.deadline);
-    let jobs = match power::begin(main_loop, boot_options(options)) {
+    let begun = power::begin(main_loop, boot_options(options));
+    power::follow_toolstack(main_loop, begun);
+    let jobs = match begun {
         Begin::Cold => Some(jobs),
         Begin::Refused => Some(""),
         Begin::Restored => None,
     };
-    power::follow_toolstack(main_loop);
     if let Some(jobs) = jobs {
         main_loop.spawn_job(|| shell::run(KernelMachine, String::from(jobs)));
     }

@@ -232,6 +232,7 @@ impl KernelHost {
         let formatted = formatted.await;
         self.close_store(disk, store);
         formatted.map_err(|error| self.image_refusal(name, &error.into()))?;
+        self.has_image_disk();
         Ok(PowerReport {
             summary: format!("{name} is an image disk"),
             ..PowerReport::default()

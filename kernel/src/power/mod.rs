@@ -17,6 +17,8 @@ mod marks;
 mod scratch;
 #[cfg(firn_bare)]
 mod suspend;
+#[cfg(firn_bare)]
+mod toolstack;
 
 use spin::Once;
 
@@ -31,7 +33,7 @@ pub use hash::memory_hash;
 pub(crate) use host::{KernelHost, PowerState};
 pub use late::Working;
 #[cfg(firn_bare)]
-pub(crate) use suspend::follow_toolstack;
+pub(crate) use toolstack::follow_toolstack;
 
 /// Why the guest stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

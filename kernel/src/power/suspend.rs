@@ -1,84 +1,17 @@
-//! Xen suspend, and what else the toolstack asks for.
+//! Xen suspend.
 
 use alloc::format;
 use alloc::vec::Vec;
 
-use firn_block::gate::Lifecycle;
-use firn_jobs::{Datum, FreezeAsk, FreezeLevel, FreezeThen, PowerRefusal, PowerReport};
-use firn_power::{Fault, Host};
-use firn_xen::control::{Command, Control};
+use firn_jobs::{Datum, PowerRefusal, PowerReport};
 use firn_xen::suspend::{Parts, SuspendError, Suspended};
 
 use super::events;
 use super::host::KernelHost;
-use super::{Stop, stop};
 use crate::clock;
-use crate::exec::{MainLoop, PowerAnswer};
-
-/// Obeys the toolstack for as long as xenstore works.
-pub(crate) fn follow_toolstack(main_loop: &'static MainLoop) {
-    let Some(platform) = main_loop.platform.xen() else {
-        return;
-    };
-    let mut control = Control::new(&platform.xen, &platform.store);
-    let host = KernelHost::new(main_loop);
-    main_loop.drivers().spawn(async move {
-        loop {
-            match control.next().await {
-                Ok(command) => host.obey(command).await,
-                Err(error) => {
-                    return log::error!("the toolstack cannot ask for anything any more: {error}");
-                }
-            }
-        }
-    });
-}
+use crate::exec::PowerAnswer;
 
 impl KernelHost {
-    async fn obey(self, command: Command) {
-        log::info!("the toolstack asks for {command}");
-        let answer = match command {
-            Command::PowerOff | Command::Halt => self.end(Stop::PowerOff).await,
-            Command::Reboot => self.end(Stop::Reboot).await,
-            Command::Suspend => self.suspend().await,
-            Command::Hibernate => self.freeze(&HIBERNATE, "toolstack").await,
-        };
-        match answer {
-            Ok(report) => log::info!("{command}: {}", report.summary),
-            Err(refusal) => log::error!(
-                "{command}: {} (at {}); {}",
-                refusal.what,
-                refusal.place,
-                refusal.hint
-            ),
-        }
-    }
-
-    /// Ends the machine in good order: nothing that was acknowledged is lost,
-    /// and what is in flight ends. A disk that does not comply does not keep it
-    /// from ending.
-    async fn end(self, how: Stop) -> PowerAnswer {
-        let _working = self.begin()?;
-        let complain = |result: Result<(), Fault>| {
-            if let Err(fault) = result {
-                log::warn!("before the end: {fault}");
-            }
-        };
-        complain(self.park().await);
-        let mut disks = self.disks();
-        disks.retain(|disk| disk.state == Lifecycle::Live);
-        for disk in &disks {
-            complain(self.shut(disk.id));
-        }
-        for disk in &disks {
-            complain(self.drain(disk.id).await);
-            complain(self.flush(disk.id).await);
-            complain(self.disconnect(disk.id).await);
-        }
-        complain(self.main_loop.platform.leave().await);
-        stop(how)
-    }
-
     /// Lets the host take the memory, and goes on where it gives it back.
     pub(super) async fn suspend(self) -> PowerAnswer {
         let _working = self.begin()?;
@@ -137,17 +70,6 @@ impl KernelHost {
         }
     }
 }
-
-/// What `xl trigger`-like tools mean: to the only image disk there is.
-const HIBERNATE: FreezeAsk = FreezeAsk {
-    image: None,
-    level: FreezeLevel::Full,
-    then: FreezeThen::PowerOff,
-    compress: false,
-    audit: false,
-    check: false,
-    deadline: None,
-};
 
 fn refusal(error: &SuspendError) -> PowerRefusal {
     let nothing_happened = matches!(error, SuspendError::Disk(_) | SuspendError::Refused(_));

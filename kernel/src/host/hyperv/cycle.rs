@@ -15,8 +15,8 @@ use crate::mm::{self, Memory};
 const RING_PAGES: usize = 4;
 
 impl HyperVPlatform {
-    /// Unloads the bus, then turns SynIC and hypercall page off. The disks were
-    /// disconnected before.
+    /// Closes the services, unloads the bus, then turns the clock's page, SynIC and
+    /// hypercall page off. The disks were disconnected before.
     ///
     /// # Errors
     /// [`Fault::InUse`] while a disk is connected. What the host answers to the
@@ -26,12 +26,15 @@ impl HyperVPlatform {
             return Err(Fault::InUse);
         }
         if self.bus.version().is_some() {
+            self.services.close().await;
             if let Err(error) = self.bus.unload().await {
                 // Whoever undoes a freeze needs the disks.
                 let _ = self.bus.connect().await;
+                self.services.open();
                 return Err(Fault::Other(error.to_string()));
             }
         }
+        super::keep_clock_page(false);
         self.hv.turn_off();
         Ok(())
     }
@@ -42,6 +45,7 @@ impl HyperVPlatform {
     /// What did not work, in words.
     pub(super) async fn come_back(&self) -> Result<(), String> {
         self.hv.turn_on().map_err(|error| error.to_string())?;
+        super::keep_clock_page(true);
         let contacted = self.bus.connect().await;
         contacted.map(drop).map_err(|error| error.to_string())
     }
@@ -55,6 +59,14 @@ impl HyperVPlatform {
         if !self.is_away() {
             return Err("disks are connected: this is for a bus without any".into());
         }
+        // They would have some of the channels open.
+        self.services.close().await;
+        let done = self.cycle_alone(times).await;
+        self.services.open();
+        done
+    }
+
+    async fn cycle_alone(&self, times: u64) -> Result<Cycles, String> {
         let mut opened = 0;
         // The first round takes what is kept ever after.
         let mut before = None;

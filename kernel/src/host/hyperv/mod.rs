@@ -108,6 +108,16 @@ impl HyperVClock {
     }
 }
 
+/// Has the hypervisor keep the clock's page, or leave it alone.
+fn keep_clock_page(keep: bool) {
+    if let Some(HyperVClock::Reference(time)) = CLOCK.get().map(|clock| &**clock) {
+        match keep {
+            true => time.turn_on(&HyperVHal),
+            false => time.turn_off(&HyperVHal),
+        }
+    }
+}
+
 impl Source for FirstCpu<HyperVClock> {
     fn now_ns(&self) -> u64 {
         self.at(cpu::tsc)

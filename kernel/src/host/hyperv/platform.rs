@@ -10,6 +10,7 @@ use core::time::Duration;
 
 use firn_block::gate::Lifecycle;
 use firn_block::{Armed, Completion, DiskId, Queue};
+use firn_hyperv::ic::{Command, Event, Services, WallTime};
 use firn_hyperv::storvsc::{Controller, ControllerConfig, ScsiBus, Unit};
 use firn_hyperv::vmbus::{BusError, Vmbus, VmbusConfig};
 use firn_hyperv::{Hal, HyperV};
@@ -30,6 +31,10 @@ pub(crate) struct HyperVPlatform {
     pub(super) hv: Rc<HyperV<HyperVHal>>,
     pub(super) bus: Rc<Vmbus<HyperVHal>>,
     pub(super) scsi: Rc<ScsiBus<HyperVHal>>,
+    pub(super) services: Rc<Services<HyperVHal>>,
+    /// When the clock read zero, in nanoseconds since 1970, if the host has said
+    /// what time it is.
+    wall_zero: Cell<Option<u64>>,
     executor: Rc<Executor>,
     /// Ticks of the local timer in a second.
     timer: u64,
@@ -62,10 +67,14 @@ impl HyperVPlatform {
         executor.spawn(contact(bus.clone(), contacted.clone()));
         executor.spawn(bus.clone().run());
         executor.spawn(scsi.clone().run());
+        let services = Services::new(&bus);
+        executor.spawn(services.clone().run());
         Ok(Self {
             hv,
             bus,
             scsi,
+            services,
+            wall_zero: Cell::new(None),
             executor,
             timer,
             has_serial,
@@ -228,7 +237,40 @@ impl HyperVPlatform {
     }
 
     pub(in crate::host) fn wall_clock(&self) -> u64 {
-        0
+        let zero = self.wall_zero.get();
+        zero.map_or(0, |zero| zero.saturating_add(self.now().as_nanos()))
+    }
+
+    /// The next thing that the host asks for. What it says of the time is taken
+    /// in meanwhile.
+    pub(crate) async fn next_command(&self) -> Command {
+        loop {
+            match self.services.next().await {
+                Event::Command(command) => return command,
+                Event::Time(time) => self.set_wall_clock(time),
+            }
+        }
+    }
+
+    fn set_wall_clock(&self, time: WallTime) {
+        let since = u64::try_from(time.since_epoch.as_nanos()).unwrap_or(u64::MAX);
+        let zero = since.saturating_sub(time.at.as_nanos());
+        // What was told earlier of a moment stays before what is told of a later.
+        let late = self.wall_zero.get().is_some_and(|before| before > zero);
+        if !late {
+            self.wall_zero.set(Some(zero));
+        }
+        if time.set {
+            log::info!(
+                "the host says that it is {} s after 1970",
+                since / 1_000_000_000
+            );
+        }
+    }
+
+    /// Tells the host whether it may ask for a hibernation.
+    pub(crate) fn hibernates(&self, can: bool) {
+        self.services.hibernates(can);
     }
 
     /// After so long somebody who waits for input wants a look.
