@@ -23,6 +23,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "firn-kernel",
         &[
             "firn-block",
+            "firn-hyperv",
             "firn-image",
             "firn-jobs",
             "firn-power",
