@@ -189,8 +189,20 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a channel closes under a busy disk",
         STEPS,
-        "unit.check_idle()?;",
-        "let _ = unit.check_idle();",
+        "for unit in &units {\n            unit.check_idle()?;",
+        "for unit in &units {\n            let _ = unit.check_idle();",
+    ),
+    mutant(
+        "a busy disk leaves the channel",
+        STEPS,
+        "unit.check_idle()?;\n        unit.wanted",
+        "let _ = unit.check_idle();\n        unit.wanted",
+    ),
+    mutant(
+        "a disk that left comes back with another",
+        DISKS,
+        "front.state() == Lifecycle::Frozen && !unit.wanted.get()",
+        "false",
     ),
     mutant(
         "a service's packet is believed to be as long as it says",

@@ -297,8 +297,8 @@ const DRIVERS: &[Mutant] = &[
     mutant(
         "old requests are issued in any order",
         ACCEPTED,
-        "kept.sort_unstable_by_key(|parent| parent.token);",
-        "kept.sort_unstable_by_key(|parent| u64::MAX - parent.token.0);",
+        "sort_few(&mut kept, |parent| parent.token);",
+        "sort_few(&mut kept, |parent| u64::MAX - parent.token.0);",
     ),
     mutant(
         "grants of the old host count on the new one",

@@ -201,19 +201,19 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "memory that the host may still use is lent again",
         "kernel/src/power/disks.rs",
-        "if vbd.front.borrow_mut().private().unanswered() > 0 {",
-        "if vbd.front.borrow_mut().private().unanswered() > usize::MAX - 1 {",
+        "if drive.unanswered() > 0 {",
+        "if drive.unanswered() > usize::MAX - 1 {",
     ),
     mutant(
         "a disk that a freeze could not bring back stays away",
         LATE,
-        "if may() {\n                let vbds",
-        "if may() && false {\n                let vbds",
+        "if may() {\n                let drives",
+        "if may() && false {\n                let drives",
     ),
     mutant(
         "nobody looks at disks that came during a freeze",
         LATE,
-        "self.0.bus.changed().notify();",
+        "self.0.drives.changed().notify();",
         "",
     ),
     mutant(

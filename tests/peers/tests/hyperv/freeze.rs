@@ -459,6 +459,28 @@ fn a_disk_leaves_the_channel_that_another_still_uses() {
 }
 
 #[test]
+fn a_busy_disk_does_not_leave_the_channel() {
+    let mut world = pair();
+    world.storvsps[0].allow(Some(0));
+    let request = Request::data(Op::Read, 0, world.buffer(0, 1), 4096);
+    let token = world.submit(0, request).expect("room");
+    world.settle();
+    let (controller, unit) = (world.controller(0), world.unit(0));
+    let until = world.machine.now() + LONG;
+    unit.shut().expect("live");
+    let busy = unit.clone();
+    let (detached, _) = world.finish(async move { controller.detach(&busy, until).await });
+    let error = detached.expect_err("busy");
+    assert_eq!(error.why, WhyNot::Busy(Busy::Unanswered(1)), "{error}");
+    unit.open().expect("it stays connected");
+    world.storvsps[0].allow(None);
+    let done = world.drain(0).pop().expect("answered");
+    token.settle(&done).expect("its own");
+    assert_eq!(done.result, Ok(()));
+    world.assert_clean();
+}
+
+#[test]
 fn the_last_disk_closes_the_channel_and_comes_back_alone() {
     let mut world = pair();
     detach(&mut world, 0);
