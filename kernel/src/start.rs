@@ -72,7 +72,10 @@ fn bring_up(
         Hypervisor::HyperV => run_on_hyperv(&boot, &options, jobs, entry_tsc),
         other => {
             banner(&boot, &options, format_args!("{other}"));
-            log::error!("this is {other}, and firn drives only Xen and Hyper-V");
+            log::error!(
+                "this is {other}, and firn drives only Xen and Hyper-V: start it by `xl create`, \
+                 or as a guest of Hyper-V"
+            );
             Err(Failed)
         }
     }
