@@ -136,6 +136,7 @@ impl<H: Hal> Controller<H> {
                 return Err(ConnectError::Busy);
             };
             let (fired, changed) = (events.seen(), self.bus.changed().seen());
+            let seen = self.wire.attention.seen();
             let own = self.wire.with(|link| {
                 link.reap(usize::MAX)?;
                 Ok(link.take_own(ticket))
@@ -151,7 +152,10 @@ impl<H: Hal> Controller<H> {
                 self.look_later(until).await;
                 continue;
             }
-            let news = race(events.changed(fired), self.bus.changed().changed(changed));
+            // The disks' polls may take the answer off the ring.
+            let taken = self.wire.attention.changed(seen);
+            let news = race(events.changed(fired), taken);
+            let news = race(news, self.bus.changed().changed(changed));
             // At the deadline, one more look.
             let _ = timeout_at(&*self.wire.hv, until, news).await;
         }

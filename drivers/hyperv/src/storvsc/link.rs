@@ -69,6 +69,9 @@ pub(super) struct Link<H: Hal> {
     hv: Rc<HyperV<H>>,
     pub(super) channel: Channel<H>,
     slots: Slots<InFlight>,
+    /// Of those in flight, the ones that are disks': whoever waits for them polls,
+    /// or asks for an event.
+    pieces: usize,
     /// `None` until it is agreed on.
     pub(super) version: Option<Version>,
     /// Ends of each disk's pieces.
@@ -104,6 +107,7 @@ impl<H: Hal> Link<H> {
             hv: hv.clone(),
             channel,
             slots: Slots::new(depth, || ()),
+            pieces: 0,
             version: None,
             inboxes: Vec::new(),
             own: Few::new(),
@@ -144,6 +148,12 @@ impl<H: Hal> Link<H> {
     /// What came back for a ticket.
     pub(super) fn take_own(&mut self, ticket: u64) -> Option<Own> {
         self.own.remove(&ticket)
+    }
+
+    /// How much there is for the control path, which somebody else may have taken
+    /// off the ring.
+    pub(super) fn news(&self) -> usize {
+        usize::from(self.look_again) + self.own.len()
     }
 
     pub(super) fn new_ticket(&mut self) -> u64 {
@@ -270,16 +280,21 @@ impl<H: Hal> Link<H> {
         let packet = &packet[..self.packet_bytes()];
         let ring = &mut self.channel.ring.send;
         let pushed = ring.push(packet_type, COMPLETION_REQUESTED, id, &self.head, packet);
-        if pushed != Ok(true) {
-            self.slots.finish(slot);
+        match pushed {
+            Ok(true) => self.pieces += usize::from(matches!(waiter, Waiter::Disk { .. })),
+            _ => {
+                self.slots.finish(slot);
+            }
         }
         Ok(pushed?)
     }
 
     /// Shows the host what was pushed, and signals if it asks for that. Whoever
-    /// wants an event for what comes back asks for it.
+    /// wants an event for what comes back of a disk asks for it.
     pub(super) fn kick(&mut self) -> Result<(), Offence> {
-        self.mask();
+        if self.pieces > 0 {
+            self.mask();
+        }
         if self.channel.ring.send.publish()? || self.owes_signal {
             self.signals += 1;
             self.owes_signal = self.channel.signal().is_err();
@@ -348,6 +363,7 @@ impl<H: Hal> Link<H> {
             }
             (Waiter::Disk { inbox, piece }, Some(version)) => {
                 let ended = packet::ended(packet.data, version, asked)?;
+                self.pieces = self.pieces.saturating_sub(1);
                 if let Some(inbox) = self.inboxes.get_mut(inbox) {
                     inbox.push_back((piece, ended));
                 }
@@ -358,10 +374,10 @@ impl<H: Hal> Link<H> {
         Ok(true)
     }
 
-    /// Asks for an event where nothing is in flight: the host has news of its own.
-    /// Whether there is some already.
+    /// Asks for an event where nothing of a disk is in flight: the host has news of
+    /// its own, or the control path waits. Whether there is some already.
     fn watch_if_idle(&mut self) -> Result<bool, Offence> {
-        Ok(self.interrupts && self.outstanding() == 0 && self.arm()?)
+        Ok(self.interrupts && self.pieces == 0 && self.arm()?)
     }
 
     fn mask(&mut self) {
@@ -390,8 +406,8 @@ impl<H: Hal> Link<H> {
         if empty {
             let left = self.event_credit.checked_sub(1);
             self.event_credit = left.ok_or(Offence::EventStorm)?;
-        } else if self.outstanding() == 0 {
-            // News of the host's own, which nobody polls for.
+        } else if self.pieces == 0 {
+            // News of the host's own, or the control path's: nobody polls for it.
             self.reap(usize::MAX)?;
         }
         Ok(Some(empty))

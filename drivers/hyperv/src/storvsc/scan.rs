@@ -144,10 +144,10 @@ impl<H: Hal> Controller<H> {
         let answer = self.command(unit, name, Cdb::mode_sense(bytes), bytes.into());
         match answer.await {
             // Hosts have been seen to fail it for no reason.
-            Err(ConnectError::Failed(_))
-            | Err(ConnectError::Scsi(_, Condition::InvalidField | Condition::UnknownCommand)) => {
-                Ok(false)
-            }
+            Err(
+                ConnectError::Failed(_)
+                | ConnectError::Scsi(_, Condition::InvalidField | Condition::UnknownCommand),
+            ) => Ok(false),
             answer => {
                 mode::is_write_protected(&answer?).map_err(|error| ConnectError::Data(name, error))
             }

@@ -29,10 +29,10 @@ impl<H: Hal> Wire<H> {
         }
         let mut link = self.link.borrow_mut();
         let link_now = link.as_mut()?;
-        let knew = link_now.look_again;
+        let known = link_now.news();
         match work(link_now) {
             Ok(result) => {
-                if link_now.look_again && !knew {
+                if link_now.news() > known {
                     self.attention.notify();
                 }
                 Some(result)

@@ -220,3 +220,28 @@ fn a_disk_without_unmap_is_unmapped_by_write_same() {
         world.assert_clean();
     }
 }
+
+#[test]
+fn news_that_another_disks_polls_take_off_the_ring_are_not_slept_over() {
+    let config = StorvspConfig {
+        delay: 3,
+        ..StorvspConfig::default()
+    };
+    for requests in 1..24 {
+        let mut world = HvWorld::with_disk(HostConfig::default(), config.clone(), SECTORS);
+        let lun = Lun::new(Disk::new(SECTORS)).named(5);
+        world.storvsps[0].plug(3, lun);
+        world.settle();
+        assert!(world.is_live(1));
+        world.storvsps[0].unplug(3);
+        // Its answers come among those of the look at what is left.
+        for _ in 0..requests {
+            let request = Request::data(Op::Read, 0, world.buffer(0, 1), 4096);
+            assert_eq!(world.io(0, request).expect("live").result, Ok(()));
+        }
+        world.settle();
+        let state = world.unit(1).state();
+        assert_eq!(state, Lifecycle::Closed, "after {requests} requests");
+        world.assert_clean();
+    }
+}
