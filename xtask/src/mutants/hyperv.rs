@@ -13,6 +13,7 @@ const SEND: &str = "drivers/hyperv/src/ring/send.rs";
 const RECEIVE: &str = "drivers/hyperv/src/ring/receive.rs";
 const PACKET: &str = "drivers/hyperv/src/storvsc/packet.rs";
 const LINK: &str = "drivers/hyperv/src/storvsc/link.rs";
+const WIRE: &str = "drivers/hyperv/src/storvsc/wire.rs";
 const COMPLETE: &str = "drivers/hyperv/src/storvsc/complete.rs";
 const DISKS: &str = "drivers/hyperv/src/storvsc/disks.rs";
 const FOLLOW: &str = "drivers/hyperv/src/storvsc/follow.rs";
@@ -141,8 +142,32 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "news of the host are not looked for on an idle ring",
         LINK,
-        "Ok(self.interrupts && self.outstanding() == 0 && self.arm()?)",
+        "Ok(self.interrupts && self.pieces == 0 && self.arm()?)",
         "Ok(false && self.arm()?)",
+    ),
+    mutant(
+        "an answer for the control path is waited for on a masked ring",
+        LINK,
+        "Ok(self.interrupts && self.pieces == 0 && self.arm()?)",
+        "Ok(self.interrupts && self.outstanding() == 0 && self.arm()?)",
+    ),
+    mutant(
+        "an answer that a disk's poll takes wakes nobody",
+        WIRE,
+        "if link_now.news() > known {",
+        "if link_now.look_again && known == 0 {",
+    ),
+    mutant(
+        "a bus that was not told to unload is taken for disconnected",
+        CONTACT,
+        "BusError::Post(..) => self.state.set(BusState::Connected(version)),",
+        "BusError::Post(..) => self.state.set(BusState::Disconnected),",
+    ),
+    mutant(
+        "a channel is opened that the host takes for open",
+        CHANNEL,
+        "if !bus.offers.borrow_mut().take_left_open(relid) {",
+        "if true {",
     ),
     mutant(
         "polling takes interrupts",

@@ -68,6 +68,10 @@ impl<H: Hal> Channel<H> {
         let pages = config.ring_pages.max(2);
         let memory = bus.hv.hal.alloc_shared(2 * pages);
         let memory = memory.ok_or(BusError::NoMemory)?;
+        if let Err(error) = Self::close_of_before(bus, offer.relid).await {
+            bus.hv.hal.free_shared(memory);
+            return Err(error);
+        }
         let (send, receive) = (memory.pages(0, pages), memory.pages(pages, pages));
         let ring = Ring::new(send, receive, config.longest);
         let until = bus.reply_deadline();
@@ -95,6 +99,15 @@ impl<H: Hal> Channel<H> {
                 Err(error)
             }
         }
+    }
+
+    /// Tells the host that a channel is closed, if it did not take that message when
+    /// it was.
+    async fn close_of_before(bus: &Vmbus<H>, relid: u32) -> Result<(), BusError> {
+        if !bus.offers.borrow_mut().take_left_open(relid) {
+            return Ok(());
+        }
+        bus.send_close(relid, bus.reply_deadline()).await
     }
 
     async fn ask_to_open(&self, config: ChannelConfig, until: Instant) -> Result<(), BusError> {
@@ -178,8 +191,7 @@ impl<H: Hal> Channel<H> {
         let until = bus.reply_deadline();
         let torn_down = async {
             if !self.is_rescinded() {
-                let message = relid_only(Kind::CLOSE, relid);
-                bus.send(Kind::CLOSE, message.as_bytes(), until).await?;
+                bus.send_close(relid, until).await?;
             }
             bus.tear_down_gpadl(relid, self.gpadl, until).await
         };
@@ -191,5 +203,18 @@ impl<H: Hal> Channel<H> {
             bus.hv.hal.free_shared(self.memory);
         }
         torn_down
+    }
+}
+
+impl<H: Hal> Vmbus<H> {
+    /// Tells the host that a channel is closed; if it does not take the message, it
+    /// is told before the channel is opened again.
+    async fn send_close(&self, relid: u32, until: Instant) -> Result<(), BusError> {
+        let message = relid_only(Kind::CLOSE, relid);
+        let sent = self.send(Kind::CLOSE, message.as_bytes(), until).await;
+        if sent.is_err() {
+            self.offers.borrow_mut().leave_open(relid);
+        }
+        sent
     }
 }

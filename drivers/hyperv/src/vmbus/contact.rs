@@ -125,7 +125,8 @@ impl<H: Hal> Vmbus<H> {
     /// message, and is not to be contacted again. It is to be run to its end.
     ///
     /// # Errors
-    /// [`BusError`]: the host may still use our memory.
+    /// [`BusError::Post`]: the bus is connected as before. Other [`BusError`]s: the
+    /// host may still use our memory.
     pub async fn unload(&self) -> Result<(), BusError> {
         let version = self.version().ok_or(BusError::NotConnected)?;
         self.state.set(BusState::Changing);
@@ -137,9 +138,12 @@ impl<H: Hal> Vmbus<H> {
             let (kind, key) = (Kind::UNLOAD, Key::Unloaded);
             let reply = self.ask(kind, message.as_bytes(), key, None, until).await;
             if let Err(error) = reply.and_then(|reply| succeeded(key, reply)) {
-                // Whatever comes now is of a connection that nobody uses.
-                if self.state() != BusState::Failed {
-                    self.state.set(BusState::Disconnected);
+                match error {
+                    _ if self.state() == BusState::Failed => {}
+                    // It was not told: nothing has changed.
+                    BusError::Post(..) => self.state.set(BusState::Connected(version)),
+                    // Whatever comes now is of a connection that nobody uses.
+                    _ => self.state.set(BusState::Disconnected),
                 }
                 return Err(error);
             }

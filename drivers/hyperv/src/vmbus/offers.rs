@@ -28,6 +28,8 @@ struct Known {
     offer: Offer,
     rescinded: bool,
     in_use: bool,
+    /// The host did not take the message that closes it.
+    left_open: bool,
 }
 
 /// Every offer that stands, and those that have to be given back.
@@ -76,6 +78,7 @@ impl Offers {
             offer,
             rescinded: false,
             in_use: false,
+            left_open: false,
         };
         self.known.insert(relid, known);
         Ok(())
@@ -101,6 +104,20 @@ impl Offers {
         }
         known.in_use = true;
         Some(known.offer)
+    }
+
+    /// The host could not be told that a channel was closed.
+    pub(super) fn leave_open(&mut self, relid: u32) {
+        if let Some(known) = self.known.get_mut(&relid) {
+            known.left_open = true;
+        }
+    }
+
+    /// Whether the host takes a channel for open that nobody uses; it is about to
+    /// be told.
+    pub(super) fn take_left_open(&mut self, relid: u32) -> bool {
+        let known = self.known.get_mut(&relid);
+        known.is_some_and(|known| core::mem::take(&mut known.left_open))
     }
 
     /// Nobody uses a channel any more.

@@ -8,7 +8,7 @@ use firn_block::{
     AdoptError, Adopted, Buffer, Busy, DataPath, DiskStep, IoError, Op, Queue, Request, Why,
 };
 use firn_hyperv::storvsc::{ControllerConfig, StepError, WhyNot};
-use firn_hyperv::vmbus::VmbusConfig;
+use firn_hyperv::vmbus::{BusError, VmbusConfig};
 use firn_hyperv::wire::msr::Msr;
 use firn_hyperv::wire::vmbus::Version;
 use firn_hyperv::{Hal, wire};
@@ -504,5 +504,40 @@ fn the_last_disk_closes_the_channel_and_comes_back_alone() {
     attach(&mut world, 0);
     attach(&mut world, 1);
     assert_eq!(world.read(0, 0, 4096), Ok(pattern(1, 4096)));
+    world.assert_clean();
+}
+
+#[test]
+fn a_bus_that_could_not_be_told_to_unload_is_connected_as_before() {
+    let mut world = live();
+    freeze(&mut world).expect("idle");
+    let bus = world.guest().bus.clone();
+    world.machine.refuse_posts(u32::MAX);
+    let unloading = bus.clone();
+    let (unloaded, _) = world.finish(async move { unloading.unload().await });
+    assert!(matches!(unloaded, Err(BusError::Post(..))), "{unloaded:?}");
+    world.machine.refuse_posts(0);
+    assert_eq!(bus.version(), Some(Version::V6_0));
+    thaw(&mut world);
+    assert_eq!(world.write(0, 0, &pattern(4, 4096)), Ok(()));
+    world.assert_clean();
+}
+
+#[test]
+fn a_channel_whose_close_was_not_taken_is_closed_before_it_is_opened_again() {
+    let mut world = live();
+    world.machine.refuse_posts(u32::MAX);
+    let error = freeze(&mut world).expect_err("no room for messages");
+    assert!(matches!(error.why, WhyNot::Connect(_)), "{error}");
+    assert_eq!(
+        world.host.open_channels(),
+        1,
+        "the host knows nothing of it"
+    );
+    world.machine.refuse_posts(0);
+    let controller = world.controller(0);
+    let (connected, _) = world.finish(async move { controller.connect().await });
+    connected.expect("the host has room again");
+    assert_eq!(world.write(0, 0, &pattern(4, 4096)), Ok(()));
     world.assert_clean();
 }
