@@ -10,7 +10,8 @@
 //! what must never be.
 //!
 //! [`model`] explores the protocol itself, [`states`] every state that a power
-//! cut may leave of what the real code wrote, [`table`] every fault point.
+//! cut may leave of what the real code wrote, [`table`] every fault point, [`vmbus`]
+//! those of the bus that disks on Hyper-V are on.
 #![deny(unsafe_code)]
 
 pub mod boot;
@@ -27,5 +28,6 @@ pub mod script;
 pub mod states;
 pub mod table;
 pub mod trouble;
+pub mod vmbus;
 pub mod witness;
 pub mod writer;

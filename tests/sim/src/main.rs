@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use firn_sim::campaign::Campaign;
 use firn_sim::memory::SimAlloc;
 use firn_sim::model::{Bounds, Broken, Protocol};
-use firn_sim::{states, table};
+use firn_sim::{states, table, vmbus};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -60,7 +60,7 @@ enum Command {
 fn main() -> ExitCode {
     let args = Args::parse();
     let good = match args.command {
-        Some(Command::Faults) => faults(),
+        Some(Command::Faults) => faults() & bus_faults(),
         Some(Command::States { lives }) => states(args.seed, lives),
         Some(Command::Model {
             cuts,
@@ -106,6 +106,32 @@ fn faults() -> bool {
             row.before,
             row.after,
             row.left,
+            row.wrong.as_deref().unwrap_or("")
+        );
+        bad += usize::from(row.wrong.is_some());
+    }
+    println!("{} fault points, {bad} wrong", points.len());
+    bad == 0
+}
+
+fn bus_faults() -> bool {
+    let points = vmbus::points();
+    let pages = vmbus::pages_without_fault();
+    let mut bad = 0;
+    println!("\nunder Hyper-V's disks; {pages} pages are in use when nothing goes wrong");
+    println!(
+        "{:<10} {:<39} {:<19} {:>5} {:>6}",
+        "step", "fault", "stands", "pages", "shared"
+    );
+    for point in &points {
+        let row = vmbus::run(*point, pages);
+        println!(
+            "{:<10} {:<39} {:<19} {:>5} {:>6} {}",
+            point.step,
+            point.fault,
+            point.takes,
+            row.pages,
+            row.shared,
             row.wrong.as_deref().unwrap_or("")
         );
         bad += usize::from(row.wrong.is_some());

@@ -40,6 +40,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "firn-sim",
         &[
             "firn-block",
+            "firn-hyperv",
             "firn-image",
             "firn-jobs",
             "firn-kernel",

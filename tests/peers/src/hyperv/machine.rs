@@ -68,6 +68,8 @@ pub struct Parts {
     /// So many posts are refused for want of room; all of them for `u32::MAX`.
     no_room: Cell<u32>,
     privileges: Cell<u32>,
+    /// The hypercall page cannot be turned on.
+    withheld: Cell<bool>,
     shared: RefCell<BTreeMap<u64, usize>>,
     violations: RefCell<Vec<HvViolation>>,
     pub(super) noise: Noise,
@@ -128,6 +130,7 @@ impl HvMachine {
                     | privilege::REFERENCE_COUNTER
                     | privilege::REFERENCE_TSC,
             ),
+            withheld: Cell::new(false),
             shared: RefCell::default(),
             violations: RefCell::default(),
             noise: Noise::default(),
@@ -137,6 +140,12 @@ impl HvMachine {
     /// Takes privileges away; bits of `wire::cpuid::privilege`.
     pub fn deprive(&self, bits: u32) {
         self.privileges.set(self.privileges.get() & !bits);
+    }
+
+    /// Leaves the hypercall page off from now on, whatever the guest writes, or
+    /// does so no more.
+    pub fn withhold_hypercalls(&self, withhold: bool) {
+        self.withheld.set(withhold);
     }
 
     /// Refuses so many posts from now on for want of room; `u32::MAX` is for ever.
@@ -154,6 +163,11 @@ impl HvMachine {
     #[must_use]
     pub fn pages_in_use(&self) -> usize {
         self.frames.borrow().in_use()
+    }
+
+    /// Makes memory that somebody else made, and keeps, memory of the guest.
+    pub fn lend_memory(&self, region: &Region) {
+        self.frames.borrow_mut().lend(region);
     }
 
     /// Lets [`Hal::alloc_shared`] fail once so many pages are in use on top of
@@ -383,7 +397,10 @@ impl Hal for HvMachine {
         }
     }
 
-    fn write_msr(&self, msr: Msr, value: u64) {
+    fn write_msr(&self, msr: Msr, mut value: u64) {
+        if msr == Msr::HYPERCALL && self.withheld.get() {
+            value &= !1;
+        }
         if msr == Msr::HYPERCALL && value & 1 == 1 && self.msr(Msr::GUEST_OS_ID) == 0 {
             self.note(HvViolation::NobodyOn);
         }

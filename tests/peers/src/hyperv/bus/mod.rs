@@ -49,6 +49,8 @@ struct State {
     slots: Vec<Slot>,
     gpadls: BTreeMap<u32, Gpadl>,
     unloading: Option<Instant>,
+    /// It does nothing at all.
+    hangs: bool,
     complaints: Vec<String>,
     /// The kinds of all messages of the guest.
     log: Vec<u32>,
@@ -80,6 +82,7 @@ impl VmbusHost {
             slots: Vec::new(),
             gpadls: BTreeMap::new(),
             unloading: None,
+            hangs: false,
             complaints: Vec::new(),
             log: Vec::new(),
         })))
@@ -133,6 +136,11 @@ impl VmbusHost {
         self.0.borrow().offences.clear();
     }
 
+    /// Does nothing at all from now on, or goes on where it stood still.
+    pub fn hang(&self, hang: bool) {
+        self.0.borrow_mut().hangs = hang;
+    }
+
     /// Speaks one version from the next contact on.
     pub fn speaks_only(&self, version: Version) {
         let mut state = self.0.borrow_mut();
@@ -147,7 +155,8 @@ impl VmbusHost {
     /// When the host has something to do by itself.
     #[must_use]
     pub fn next_event(&self) -> Option<Instant> {
-        self.0.borrow().unloading
+        let state = self.0.borrow();
+        state.unloading.filter(|_| !state.hangs)
     }
 
     /// What the guest did that no guest should.
@@ -184,6 +193,9 @@ impl Peer for VmbusHost {
 
 impl State {
     fn step(&mut self) -> bool {
+        if self.hangs {
+            return false;
+        }
         let mut any = false;
         loop {
             let next = self.machine.posted.borrow_mut().pop_front();
