@@ -20,6 +20,10 @@ pub struct Unit<H: Hal> {
     number: Cell<u8>,
     /// A connection of its controller is to be one of this disk as well.
     pub(super) wanted: Cell<bool>,
+    /// It connects with its gate shut.
+    pub(super) stays_shut: Cell<bool>,
+    /// The last look at the controller found it.
+    pub(super) found: Cell<bool>,
     /// What tells it from others wherever it is plugged in.
     name: RefCell<Name>,
 }
@@ -156,6 +160,7 @@ impl<H: Hal> Controller<H> {
             if unit.state() != Lifecycle::Closed {
                 log::warn!("{}: the host has no such disk", unit.id());
             }
+            unit.found.set(false);
             unit.front.borrow_mut().lose();
         }
         self.changed.notify();
@@ -169,6 +174,8 @@ impl<H: Hal> Controller<H> {
             id,
             number: Cell::new(found.number),
             wanted: Cell::new(true),
+            stays_shut: Cell::new(false),
+            found: Cell::new(true),
             name: RefCell::default(),
         });
         self.units.borrow_mut().push(unit.clone());
@@ -177,6 +184,7 @@ impl<H: Hal> Controller<H> {
 
     fn take_up(&self, unit: &Unit<H>, found: &Found) {
         unit.number.set(found.number);
+        unit.found.set(true);
         *unit.name.borrow_mut() = found.name.clone();
         let mut front = unit.front.borrow_mut();
         front.update(found);
@@ -196,7 +204,8 @@ impl<H: Hal> Controller<H> {
         if let Some(first) = first {
             let _ = front.step(first);
         }
-        let live = front.state() == Lifecycle::Connecting && !self.shut.get();
+        let shut = self.shut.get() || unit.stays_shut.get();
+        let live = front.state() == Lifecycle::Connecting && !shut;
         let to = if live {
             Lifecycle::Live
         } else {

@@ -14,8 +14,9 @@ use super::error::{ConnectError, StepError, WhyNot};
 use crate::hal::Hal;
 use crate::machine::HyperV;
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 use firn_block::gate::Lifecycle;
-use firn_block::{DiskStep, freeze};
+use firn_block::{DiskId, DiskStep, freeze};
 use firn_task::{Instant, timeout_at};
 
 impl<H: Hal> Unit<H> {
@@ -97,6 +98,21 @@ impl<H: Hal> Unit<H> {
     }
 }
 
+/// Disks without a ring: where they go when that is dropped, at whatever moment.
+struct Leaving<H: Hal> {
+    units: Vec<Rc<Unit<H>>>,
+    to: Lifecycle,
+}
+
+impl<H: Hal> Drop for Leaving<H> {
+    fn drop(&mut self) {
+        for unit in &self.units {
+            // It is a step from where they are.
+            let _ = unit.front.borrow_mut().step(self.to);
+        }
+    }
+}
+
 impl<H: Hal> Controller<H> {
     /// Takes one shut disk off the channel, once what the kernel itself has in
     /// flight on it has ended: afterwards the host reaches nothing of the disk, and
@@ -114,7 +130,9 @@ impl<H: Hal> Controller<H> {
         let connected = |unit: &Unit<H>| unit.front.borrow().inbox.is_some();
         let others = |other: &Rc<Unit<H>>| other.id() != unit.id() && connected(other);
         if !self.units().iter().any(others) {
-            return self.disconnect().await;
+            let closed = timeout_at(&*self.wire.hv, until, self.disconnect()).await;
+            let late = WhyNot::Deadline { in_flight: 0 };
+            return closed.unwrap_or_else(|_| Err(unit.fails(DiskStep::Disconnect, late)));
         }
         let mut front = unit.front.borrow_mut();
         front.spare = front.inbox.take();
@@ -151,9 +169,14 @@ impl<H: Hal> Controller<H> {
                 continue;
             }
             if !self.ready.get() {
-                let connected = self.connect().await;
-                connected.map_err(|error| fails(WhyNot::Connect(error)))?;
-            } else if state == Lifecycle::Frozen {
+                unit.stays_shut.set(true);
+                let connected = timeout_at(&*self.wire.hv, until, self.connect()).await;
+                unit.stays_shut.set(false);
+                match connected {
+                    Ok(connected) => connected.map_err(|error| fails(WhyNot::Connect(error)))?,
+                    Err(_) => return Err(fails(WhyNot::Deadline { in_flight: 0 })),
+                }
+            } else if state == Lifecycle::Frozen && unit.found.get() {
                 let mut front = unit.front.borrow_mut();
                 if let Some(link) = self.wire.link.borrow_mut().as_mut() {
                     front.attach(link);
@@ -185,13 +208,9 @@ impl<H: Hal> Controller<H> {
         for unit in &units {
             unit.check_idle()?;
         }
-        let fails = |why| {
-            let disk = units
-                .first()
-                .map_or(firn_block::DiskId(0), |unit| unit.id());
-            let step = DiskStep::Disconnect;
-            StepError { disk, step, why }
-        };
+        let disk = units.first().map_or(DiskId(0), |unit| unit.id());
+        let step = DiskStep::Disconnect;
+        let fails = |why| StepError { disk, step, why };
         let Some(change) = self.change() else {
             return Err(fails(WhyNot::Connect(ConnectError::Busy)));
         };
@@ -201,15 +220,15 @@ impl<H: Hal> Controller<H> {
             front.inbox = None;
             front.buffers.forget_kernel();
         }
+        let mut leaving = Leaving {
+            units,
+            to: Lifecycle::Closed,
+        };
         let closed = self.close_link().await;
-        for unit in &units {
-            let to = match closed {
-                Ok(()) => Lifecycle::Frozen,
-                Err(_) => Lifecycle::Closed,
-            };
-            // Both are steps from where they are.
-            let _ = unit.front.borrow_mut().step(to);
+        if closed.is_ok() {
+            leaving.to = Lifecycle::Frozen;
         }
+        drop(leaving);
         drop(change);
         self.changed.notify();
         closed.map_err(|error| fails(WhyNot::Connect(error)))

@@ -7,6 +7,7 @@ use crate::ring::Ring;
 use crate::wire::hypercall::Status;
 use crate::wire::vmbus::{Header, Kind, NO_INTERRUPTS, Open};
 use alloc::rc::Rc;
+use core::cell::Cell;
 use core::sync::atomic::Ordering::AcqRel;
 use firn_block::shm::Region;
 use firn_task::{Instant, Signal};
@@ -27,11 +28,55 @@ pub struct ChannelConfig {
     pub longest: u32,
 }
 
+/// A channel that somebody uses, until this is dropped, at whatever moment.
+struct Taken<H: Hal> {
+    bus: Rc<Vmbus<H>>,
+    offer: Offer,
+    /// The host has it open, or may have.
+    open: Cell<bool>,
+}
+
+impl<H: Hal> Taken<H> {
+    fn new(bus: &Rc<Vmbus<H>>, relid: u32) -> Result<Self, BusError> {
+        let mut offers = bus.offers.borrow_mut();
+        let offer = offers.take(relid).ok_or(BusError::Rescinded)?;
+        Ok(Self {
+            bus: bus.clone(),
+            offer,
+            open: Cell::new(offers.take_left_open(relid)),
+        })
+    }
+
+    /// Tells the host that the channel is closed.
+    async fn close(&self, until: Instant) -> Result<(), BusError> {
+        let relid = self.offer.relid;
+        if self.open.get() && !self.bus.is_rescinded(relid) {
+            let message = relid_only(Kind::CLOSE, relid);
+            let sent = self.bus.send(Kind::CLOSE, message.as_bytes(), until);
+            sent.await?;
+        }
+        self.open.set(false);
+        Ok(())
+    }
+}
+
+impl<H: Hal> Drop for Taken<H> {
+    fn drop(&mut self) {
+        let relid = self.offer.relid;
+        let mut offers = self.bus.offers.borrow_mut();
+        if self.open.get() {
+            offers.leave_open(relid);
+        }
+        offers.put_back(relid);
+        drop(offers);
+        self.bus.changed.notify();
+    }
+}
+
 /// An open channel. Whoever drops it without [`Channel::close`] leaks its memory:
 /// the host may still write it.
 pub struct Channel<H: Hal> {
-    bus: Rc<Vmbus<H>>,
-    offer: Offer,
+    taken: Taken<H>,
     gpadl: u32,
     memory: Region,
     /// Both rings.
@@ -39,7 +84,7 @@ pub struct Channel<H: Hal> {
 }
 
 impl<H: Hal> Channel<H> {
-    /// Opens an offered channel.
+    /// Opens an offered channel. Whoever drops this half-way gives the memory up.
     ///
     /// # Errors
     /// [`BusError`]; nothing is shared with the host then, unless it did not
@@ -50,32 +95,16 @@ impl<H: Hal> Channel<H> {
         config: ChannelConfig,
     ) -> Result<Self, BusError> {
         bus.check()?;
-        let taken = bus.offers.borrow_mut().take(relid);
-        let offer = taken.ok_or(BusError::Rescinded)?;
-        let opened = Self::open_offer(bus, offer, config).await;
-        if opened.is_err() {
-            bus.offers.borrow_mut().put_back(relid);
-            bus.changed.notify();
-        }
-        opened
-    }
-
-    async fn open_offer(
-        bus: &Rc<Vmbus<H>>,
-        offer: Offer,
-        config: ChannelConfig,
-    ) -> Result<Self, BusError> {
+        let taken = Taken::new(bus, relid)?;
+        let until = bus.reply_deadline();
+        // If it was left open.
+        taken.close(until).await?;
         let pages = config.ring_pages.max(2);
         let memory = bus.hv.hal.alloc_shared(2 * pages);
         let memory = memory.ok_or(BusError::NoMemory)?;
-        if let Err(error) = Self::close_of_before(bus, offer.relid).await {
-            bus.hv.hal.free_shared(memory);
-            return Err(error);
-        }
         let (send, receive) = (memory.pages(0, pages), memory.pages(pages, pages));
         let ring = Ring::new(send, receive, config.longest);
-        let until = bus.reply_deadline();
-        let gpadl = match bus.create_gpadl(offer.relid, &memory, until).await {
+        let gpadl = match bus.create_gpadl(relid, &memory, until).await {
             Ok(gpadl) => gpadl,
             Err(error) => {
                 // Where the host did not say, it may have it yet.
@@ -86,8 +115,7 @@ impl<H: Hal> Channel<H> {
             }
         };
         let channel = Self {
-            bus: bus.clone(),
-            offer,
+            taken,
             gpadl,
             memory,
             ring,
@@ -95,26 +123,19 @@ impl<H: Hal> Channel<H> {
         match channel.ask_to_open(config, until).await {
             Ok(()) => Ok(channel),
             Err(error) => {
-                channel.take_memory_back().await;
+                if let Err(error) = channel.close().await {
+                    log::warn!("relid {relid}: its memory is given up: {error}");
+                }
                 Err(error)
             }
         }
     }
 
-    /// Tells the host that a channel is closed, if it did not take that message when
-    /// it was.
-    async fn close_of_before(bus: &Vmbus<H>, relid: u32) -> Result<(), BusError> {
-        if !bus.offers.borrow_mut().take_left_open(relid) {
-            return Ok(());
-        }
-        bus.send_close(relid, bus.reply_deadline()).await
-    }
-
     async fn ask_to_open(&self, config: ChannelConfig, until: Instant) -> Result<(), BusError> {
-        let relid = self.offer.relid;
-        self.bus.hv.synic.forget(relid);
+        let (bus, relid) = (&self.taken.bus, self.taken.offer.relid);
+        bus.hv.synic.forget(relid);
         let target_vp = match config.interrupts {
-            true => self.bus.hv.vp_index(),
+            true => bus.hv.vp_index(),
             false => NO_INTERRUPTS,
         };
         let message = Open {
@@ -127,45 +148,41 @@ impl<H: Hal> Channel<H> {
             user: [0; 120],
         };
         let (key, bytes) = (Key::Open(relid), message.as_bytes());
-        let reply = self.bus.ask(Kind::OPEN, bytes, key, Some(relid), until);
-        succeeded(key, reply.await?)
-    }
-
-    /// Has the host let go of the memory; if it does not, the memory is given up.
-    async fn take_memory_back(self) {
-        let until = self.bus.reply_deadline();
-        let relid = self.offer.relid;
-        match self.bus.tear_down_gpadl(relid, self.gpadl, until).await {
-            Ok(()) => self.bus.hv.hal.free_shared(self.memory),
-            Err(error) => log::warn!(
-                "relid {relid}: {} pages are given up: {error}",
-                self.memory.page_count()
-            ),
+        self.taken.open.set(true);
+        let reply = bus.ask(Kind::OPEN, bytes, key, Some(relid), until).await;
+        let opened = reply.and_then(|reply| succeeded(key, reply));
+        if matches!(opened, Err(BusError::Refused(..) | BusError::Post(..))) {
+            self.taken.open.set(false);
         }
+        opened
     }
 
     /// What was offered.
     #[must_use]
     pub const fn offer(&self) -> &Offer {
-        &self.offer
+        &self.taken.offer
+    }
+
+    const fn bus(&self) -> &Rc<Vmbus<H>> {
+        &self.taken.bus
     }
 
     /// Whether the host has taken the offer back: nothing more will be answered.
     #[must_use]
     pub fn is_rescinded(&self) -> bool {
-        self.bus.is_rescinded(self.offer.relid)
+        self.bus().is_rescinded(self.offer().relid)
     }
 
     /// Whether the host signalled since this was last asked.
     #[must_use]
     pub fn take_event(&self) -> bool {
-        self.bus.hv.synic.take_event(self.offer.relid)
+        self.bus().hv.synic.take_event(self.offer().relid)
     }
 
     /// Notified when the host signals.
     #[must_use]
     pub fn events(&self) -> Rc<Signal> {
-        self.bus.hv.synic.signal(self.offer.relid)
+        self.bus().hv.synic.signal(self.offer().relid)
     }
 
     /// Tells the host that there is something on the ring, or room again.
@@ -173,13 +190,13 @@ impl<H: Hal> Channel<H> {
     /// # Errors
     /// What the host said.
     pub fn signal(&self) -> Result<(), Status> {
-        let relid = self.offer.relid as usize;
-        if !self.offer.dedicated {
+        let relid = self.offer().relid as usize;
+        if !self.offer().dedicated {
             let word = OUTGOING_HALF + relid / 32 * 4;
-            let word = self.bus.interrupt_page().atomic_u32(word);
+            let word = self.bus().interrupt_page().atomic_u32(word);
             word.fetch_or(1 << (relid % 32), AcqRel);
         }
-        self.bus.hv.signal(self.offer.connection)
+        self.bus().hv.signal(self.offer().connection)
     }
 
     /// Closes the channel and takes its memory back.
@@ -187,34 +204,17 @@ impl<H: Hal> Channel<H> {
     /// # Errors
     /// [`BusError`]: the memory is given up, as the host may still write it.
     pub async fn close(self) -> Result<(), BusError> {
-        let (bus, relid) = (self.bus.clone(), self.offer.relid);
+        let (bus, relid) = (self.bus().clone(), self.offer().relid);
         let until = bus.reply_deadline();
         let torn_down = async {
-            if !self.is_rescinded() {
-                bus.send_close(relid, until).await?;
-            }
+            self.taken.close(until).await?;
             bus.tear_down_gpadl(relid, self.gpadl, until).await
         };
         let torn_down = torn_down.await;
         bus.hv.synic.forget(relid);
-        bus.offers.borrow_mut().put_back(relid);
-        bus.changed.notify();
         if torn_down.is_ok() {
             bus.hv.hal.free_shared(self.memory);
         }
         torn_down
-    }
-}
-
-impl<H: Hal> Vmbus<H> {
-    /// Tells the host that a channel is closed; if it does not take the message, it
-    /// is told before the channel is opened again.
-    async fn send_close(&self, relid: u32, until: Instant) -> Result<(), BusError> {
-        let message = relid_only(Kind::CLOSE, relid);
-        let sent = self.send(Kind::CLOSE, message.as_bytes(), until).await;
-        if sent.is_err() {
-            self.offers.borrow_mut().leave_open(relid);
-        }
-        sent
     }
 }

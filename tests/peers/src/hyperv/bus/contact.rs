@@ -75,6 +75,7 @@ impl State {
             self.slots[index].device.closed();
             self.slots[index].relid = 0;
             self.slots[index].rescinded = false;
+            self.slots[index].asked = false;
         }
         for (_, gpadl) in std::mem::take(&mut self.gpadls) {
             gpadl.share(&self.machine, false);

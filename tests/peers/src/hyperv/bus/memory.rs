@@ -115,6 +115,10 @@ impl State {
             return;
         }
         let Some(state) = self.gpadls.remove(&gpadl) else {
+            if self.dropped.remove(&gpadl) {
+                // The offer was taken back while this was on its way.
+                return;
+            }
             return self.complain(format!("no GPADL {gpadl}"));
         };
         state.share(&self.machine, false);
@@ -124,10 +128,11 @@ impl State {
 
     /// A channel that is taken back has no memory any more.
     pub(super) fn drop_memory_of(&mut self, relid: u32) {
-        let machine = &self.machine;
-        self.gpadls.retain(|_, gpadl| {
+        let (machine, dropped) = (&self.machine, &mut self.dropped);
+        self.gpadls.retain(|number, gpadl| {
             if gpadl.relid == relid {
                 gpadl.share(machine, false);
+                dropped.insert(*number);
             }
             gpadl.relid != relid
         });
