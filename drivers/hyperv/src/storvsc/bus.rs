@@ -2,6 +2,7 @@
 
 use super::controller::{Controller, ControllerConfig};
 use super::disks::Unit;
+use super::error::StepError;
 use crate::hal::Hal;
 use crate::vmbus::Vmbus;
 use crate::wire::Guid;
@@ -116,6 +117,21 @@ impl<H: Hal + 'static> ScsiBus<H> {
         if self.held.replace(hold) && !hold {
             self.changed.notify();
         }
+    }
+
+    /// Disconnects the controllers without a connected disk: the bus is not to be
+    /// unloaded while a channel is open.
+    ///
+    /// # Errors
+    /// The first [`StepError`]; the others were disconnected all the same.
+    pub async fn disconnect_idle(&self) -> Result<(), StepError> {
+        let mut all = Ok(());
+        for controller in self.controllers() {
+            if !controller.is_used() {
+                all = all.and(controller.disconnect().await);
+            }
+        }
+        all
     }
 
     /// Whether disks that connect from now on keep their gates shut.

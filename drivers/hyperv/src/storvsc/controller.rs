@@ -170,6 +170,12 @@ impl<H: Hal> Controller<H> {
         !self.ready.get() && self.wire.offence.get().is_none() && self.offer().is_ok()
     }
 
+    /// Whether a disk uses its channel.
+    pub(super) fn is_used(&self) -> bool {
+        let connected = |unit: &Rc<Unit<H>>| unit.front.borrow().inbox.is_some();
+        self.units.borrow().iter().any(connected)
+    }
+
     /// Units that cannot be used, and why.
     #[must_use]
     pub fn unusable(&self) -> Vec<(u8, ConnectError)> {

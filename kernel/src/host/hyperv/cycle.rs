@@ -25,6 +25,8 @@ impl HyperVPlatform {
         if !self.is_away() {
             return Err(Fault::InUse);
         }
+        let idle = self.scsi.disconnect_idle().await;
+        idle.map_err(|error| Fault::Other(error.to_string()))?;
         if self.bus.version().is_some() {
             self.services.close().await;
             if let Err(error) = self.bus.unload().await {
