@@ -267,6 +267,8 @@ impl Host for KernelHost {
         // The shell in which somebody decides to go on cold lives there.
         if !self.state().inhabited.get() {
             self.main_loop.empty_jobs();
+            // Nobody is left who knows the disks by the names of before.
+            self.main_loop.names.borrow_mut().bind(&[]);
         }
     }
 
