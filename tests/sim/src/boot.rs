@@ -3,22 +3,17 @@
 use crate::fault::Injected;
 use crate::machine::{JobState, SimMachine};
 use crate::memory::Arena;
-use crate::plug::Plug;
-use crate::trouble::{self, Shortage};
+use crate::side::{Hypervisor, Side, SimDrives};
 use crate::witness::Witness;
 use crate::writer;
 use firn_block::gate::Lifecycle;
-use firn_block::{Completion, DiskId, PAGE, Queue};
+use firn_block::{Completion, DiskId, PAGE};
 use firn_jobs::shell::Shell;
-use firn_kernel::drives::XenDrives;
 use firn_kernel::exec::Names;
 use firn_kernel::power::Disks;
-use firn_peers::{Disk, DiskOp, FakeMachine, Peer, World, XenStored};
+use firn_peers::{Disk, DiskOp};
 use firn_power::Step;
 use firn_task::{Executor, Instant};
-use firn_xen::blkfront::VbdConfig;
-use firn_xen::bus::Bus;
-use firn_xen::{Hal, Xen};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::cell::{Cell, RefCell};
@@ -61,6 +56,8 @@ pub struct Hardware {
     pub image: DiskId,
     /// The time.
     pub clock: Rc<Cell<u64>>,
+    /// On which hypervisor it boots.
+    pub hypervisor: Cell<Hypervisor>,
     /// Which build boots.
     pub build: Cell<&'static str>,
     /// Who watches.
@@ -71,23 +68,13 @@ pub struct Hardware {
 pub struct Boot {
     /// Job memory.
     pub arena: Rc<Arena>,
-    /// The machine that the drivers see.
-    pub machine: FakeMachine,
-    /// Its store daemon.
-    pub store: XenStored,
-    /// What its drivers share.
-    pub xen: Rc<Xen<FakeMachine>>,
-    /// Its devices.
-    pub bus: Rc<Bus<FakeMachine>>,
+    /// The machine, and the host under it.
+    pub side: Side,
     /// The disks as a freeze sees them.
-    pub disks: Disks<XenDrives<FakeMachine>>,
+    pub disks: Disks<SimDrives>,
     /// What jobs call the disks.
     pub names: RefCell<Names>,
-    /// The disks' backends.
-    pub plugs: Vec<Plug>,
-    /// What is short.
-    pub shortage: Shortage,
-    /// The image disk.
+    /// The image disk, as the machine counts its disks.
     pub image: DiskId,
     /// Which build runs.
     pub build: &'static str,
@@ -105,7 +92,8 @@ pub struct Boot {
     pub steps: RefCell<BTreeSet<Step>>,
     /// Random choices of this boot.
     pub rng: RefCell<SmallRng>,
-    world: RefCell<World>,
+    /// How many disks there are.
+    count: usize,
     clock: Rc<Cell<u64>>,
     jobs: Cell<&'static JobState>,
     tasks: Rc<Executor>,
@@ -124,35 +112,20 @@ impl Boot {
         hardware.witness.borrow_mut().boot();
         hardware.arena.empty();
         let mut rng = SmallRng::seed_from_u64(seed);
-        let mut world = World::new();
-        let machine = world.machine.clone();
         let clock = hardware.clock.clone();
-        machine.advance(Duration::from_nanos(clock.get() - machine.now().as_nanos()));
-        machine.lend_memory(&hardware.arena.region());
-        trouble::provide(&machine);
-        let plugs = hardware.disks.iter().map(|(id, disk)| {
+        for (id, disk) in &hardware.disks {
             observe(hardware, *id, disk);
-            Plug::new(&mut world, *id, disk, &mut rng)
-        });
-        let plugs = plugs.collect();
-        world.start(VbdConfig::default());
-        if let Some(guest) = &mut world.guest {
-            guest.deliver = Some(Box::new(deliver));
         }
-        let (store, guest) = (world.store.clone(), world.guest());
-        let (xen, bus) = (guest.xen.clone(), guest.bus.clone());
-        bus.keep_shut(true);
+        let (memory, now) = (hardware.arena.region(), Instant::from_nanos(clock.get()));
+        let hypervisor = hardware.hypervisor.get();
+        let side = Side::new(hypervisor, &hardware.disks, &memory, now, &mut rng);
+        side.keep_shut(true);
         let boot = Rc::new(Self {
             arena: hardware.arena.clone(),
-            disks: Disks::new(XenDrives::new(&xen, &bus)),
-            tasks: guest.executor.clone(),
-            machine,
-            store,
-            xen,
-            bus,
+            disks: Disks::new(side.drives()),
+            tasks: side.tasks(),
+            side,
             names: RefCell::default(),
-            plugs,
-            shortage: Shortage::default(),
             image: hardware.image,
             build: hardware.build.get(),
             witness: hardware.witness.clone(),
@@ -162,7 +135,7 @@ impl Boot {
             step: Cell::new(None),
             steps: RefCell::default(),
             rng: RefCell::new(rng),
-            world: RefCell::new(world),
+            count: hardware.disks.len(),
             clock,
             jobs: Cell::new(fresh_jobs(&hardware.arena)),
             fuse: Cell::new(None),
@@ -177,17 +150,16 @@ impl Boot {
     /// later.
     fn connect(&self) {
         for _ in 0..MOST_PASSES {
-            if self.bus.is_settled() {
+            if self.side.is_settled() {
                 break;
             }
             let _ = self.pass();
         }
-        let connected = |vbd: &Rc<Vbd>| vbd.state() == Lifecycle::Freezing;
-        let vbds = self.bus.vbds();
+        let states: Vec<_> = self.side.fronts().iter().map(|f| (f.id, f.state)).collect();
+        let connected = |(_, state): &(DiskId, Lifecycle)| *state == Lifecycle::Freezing;
         assert!(
-            vbds.len() == self.plugs.len() && vbds.iter().all(connected),
-            "{:?}",
-            vbds.iter().map(|vbd| vbd.to_report()).collect::<Vec<_>>()
+            states.len() == self.count && states.iter().all(connected),
+            "{states:?}"
         );
         self.tasks.spawn(async {
             let Some(boot) = current() else { return };
@@ -201,9 +173,7 @@ impl Boot {
     pub fn end(self: Rc<Self>) {
         self.tasks.clear();
         let mut rng = self.rng.borrow_mut();
-        for plug in &self.plugs {
-            plug.lose_guest(&mut rng);
-        }
+        self.side.lose_guest(&mut rng);
         CURRENT.set(None);
     }
 
@@ -225,6 +195,7 @@ impl Boot {
 
     /// Starts the job that writes records to `disk`.
     pub fn start_writer(&self, disk: DiskId) {
+        let disk = self.side.present(disk);
         let _in = self.arena.enter();
         let ack = |seq| with_witness(|witness| witness.ack(seq));
         let wrong = |what: String| with_witness(|witness| witness.offend("P1", what));
@@ -235,6 +206,7 @@ impl Boot {
     /// Starts the real job that does so, as a person would. `recover`: it
     /// learns from the disk what an earlier one did.
     pub fn start_ledger(&self, disk: DiskId, recover: bool) {
+        let disk = self.side.present(disk);
         let _in = self.arena.enter();
         let (size, id) = (writer::LEDGER_SECTORS / 2, writer::LEDGER);
         let line = format!("ledger disk={disk} size={size}K bs=512 qd=4 id={id} reads=20 every=0s");
@@ -251,7 +223,7 @@ impl Boot {
 
     /// Now.
     pub fn now(&self) -> Instant {
-        self.machine.now()
+        self.side.now()
     }
 
     /// A hash over everything that an image holds.
@@ -319,9 +291,10 @@ impl Boot {
     /// # Errors
     /// [`Cut`] when the power failed, or no job ever has.
     pub fn until_busy(&self, disk: DiskId) -> Result<(), Cut> {
+        let present = self.side.present(disk);
         let busy = || {
-            let vbd = self.bus.find(disk);
-            vbd.is_some_and(|vbd| vbd.front.borrow().in_flight() > 0)
+            let mut fronts = self.side.fronts().into_iter();
+            fronts.any(|front| front.id == present && front.in_flight > 0)
         };
         for _ in 0..MOST_PASSES {
             if busy() {
@@ -334,20 +307,14 @@ impl Boot {
 
     /// A rule of the hypervisor that the drivers broke.
     pub fn offence(&self) -> Option<String> {
-        let violations = self.machine.violations();
-        let complaints = self.plugs.iter().flat_map(|plug| plug.back.complaints());
-        let complaint = complaints.into_iter().next();
-        match violations.first() {
-            Some(violation) => Some(format!("{violation:?}")),
-            None => complaint,
-        }
+        self.side.offence()
     }
 
     fn pass(&self) -> Result<(), Cut> {
         if let Some(left) = self.fuse.get() {
             self.fuse.set(Some(left.checked_sub(1).ok_or(Cut)?));
         }
-        let moved = self.turn();
+        let moved = self.side.turn();
         if !self.parked.get() {
             let _in = self.arena.enter();
             let jobs = self.jobs();
@@ -358,30 +325,8 @@ impl Boot {
         Ok(())
     }
 
-    /// The host does what there is to do, then the drivers. Returns whether the
-    /// host did anything.
-    fn turn(&self) -> bool {
-        let mut world = self.world.borrow_mut();
-        let World {
-            store,
-            backends,
-            guest,
-            ..
-        } = &mut *world;
-        let mut moved = store.step();
-        for back in backends {
-            moved |= back.step();
-        }
-        let now = self.now();
-        self.plugs.iter().for_each(|plug| plug.tend(now));
-        if let Some(guest) = guest {
-            guest.pass();
-        }
-        moved
-    }
-
     /// Hands a completion to the job that waits for it.
-    fn deliver(&self, completion: Completion) {
+    pub(crate) fn deliver(&self, completion: Completion) {
         let _in = self.arena.enter();
         if let Err(stray) = self.jobs().channels.deliver(completion) {
             let what = format!("a completion that nobody waits for: {stray:?}");
@@ -398,7 +343,7 @@ impl Boot {
             by = (PASS << (idle - PATIENCE).min(24)).min(LEAP);
             let jobs = self.jobs().timers.next_deadline();
             let jobs = jobs.filter(|_| !self.parked.get());
-            let next = [self.xen.next_deadline(), jobs];
+            let next = [self.side.next_deadline(), jobs];
             let now = self.now();
             let wait = next.into_iter().flatten().min().map(|at| at.since(now));
             if let Some(wait) = wait {
@@ -406,7 +351,7 @@ impl Boot {
                 by = by.min(wait.max(PASS));
             }
         }
-        self.machine.advance(Duration::from_nanos(by));
+        self.side.advance(Duration::from_nanos(by));
         self.clock.set(self.now().as_nanos());
     }
 
@@ -417,19 +362,15 @@ impl Boot {
         if open {
             self.witness.borrow_mut().open();
         }
-        self.bus.keep_shut(!open);
+        self.side.keep_shut(!open);
         self.undecided.set(!open);
     }
 
     /// Whether a disk is there and connected.
     pub fn is_live(&self, disk: DiskId) -> bool {
-        let vbd = self.bus.find(disk);
-        vbd.is_some_and(|vbd| vbd.state() == Lifecycle::Live)
+        self.side.state(self.side.present(disk)) == Some(Lifecycle::Live)
     }
 }
-
-/// A disk of a simulated machine.
-pub type Vbd = firn_xen::blkfront::Vbd<FakeMachine>;
 
 /// Has the witness see everything that a disk does.
 fn observe(hardware: &Hardware, id: DiskId, disk: &Disk) {
@@ -438,12 +379,6 @@ fn observe(hardware: &Hardware, id: DiskId, disk: &Disk) {
         let content = |sector, sectors| disk.content(sector, sectors);
         witness.borrow_mut().did(id, is_data, op, content);
     });
-}
-
-fn deliver(completion: Completion) {
-    if let Some(boot) = current() {
-        boot.deliver(completion);
-    }
 }
 
 fn fresh_jobs(arena: &Arena) -> &'static JobState {

@@ -1,7 +1,8 @@
 //! What a guest has of the hypervisor: counted by the hypervisor.
 
-use crate::boot::{Boot, Vbd};
-use firn_block::Queue;
+use crate::boot::Boot;
+use crate::side::{Front, Side};
+use firn_block::DiskId;
 use firn_block::gate::Lifecycle;
 use firn_power::Fault;
 use std::fmt;
@@ -15,35 +16,37 @@ const PASSES: usize = 400;
 /// Time in which grants that a backend let go late are taken back.
 const LATE: Duration = Duration::from_secs(60);
 
-/// Grant references and event channels.
+/// On Xen grant references and event channels, on Hyper-V pages in GPADLs and open
+/// channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count {
-    /// Grants in force.
+    /// Grants in force, or pages that the host reaches.
     pub grants: usize,
-    /// Ports that are not free.
+    /// Ports that are not free, or channels.
     pub ports: usize,
 }
 
 impl Count {
-    /// Of nobody's but the store and the console.
-    pub const NONE: Self = Self {
-        grants: 0,
-        ports: BASE_PORTS,
-    };
+    /// Of nobody's but, on Xen, the store and the console.
+    const fn none(side: &Side) -> Self {
+        let ports = match side {
+            Side::Xen(_) => BASE_PORTS,
+            Side::HyperV(_) => 0,
+        };
+        Self { grants: 0, ports }
+    }
 
     fn now(boot: &Boot) -> Self {
-        Self {
-            grants: boot.machine.live_grants().len(),
-            ports: boot.machine.open_ports().len(),
-        }
+        let [grants, ports] = boot.side.held();
+        Self { grants, ports }
     }
 
     /// With nothing in flight.
     #[must_use]
     pub fn at_rest(boot: &Boot) -> Self {
         for _ in 0..PASSES {
-            let busy = |vbd: &Rc<Vbd>| vbd.front.borrow().in_flight() > 0;
-            if !boot.bus.vbds().iter().any(busy) || boot.run_for(1).is_err() {
+            let busy = |front: &Front| front.in_flight > 0;
+            if !boot.side.fronts().iter().any(busy) || boot.run_for(1).is_err() {
                 break;
             }
         }
@@ -51,16 +54,16 @@ impl Count {
     }
 
     /// After all disks were disconnected that can be, and what is wrong if that
-    /// is not [`Count::NONE`].
+    /// is not that of nobody.
     #[must_use]
     pub fn disconnected(boot: &Rc<Boot>) -> (Self, Option<String>) {
         boot.undecided.set(true);
-        let (all, theirs) = (boot.bus.vbds(), boot.clone());
+        let (all, theirs) = (boot.side.fronts(), boot.clone());
         let ended = boot.run(async move {
-            for vbd in all {
-                disconnect(&theirs, &vbd).await?;
+            for front in all {
+                disconnect(&theirs, front.id).await?;
             }
-            Ok::<_, Fault>(())
+            theirs.side.leave().await
         });
         // Jobs that try again and again would make this a long time.
         boot.parked.set(true);
@@ -69,7 +72,7 @@ impl Count {
         let wrong = match (ended, waited) {
             (Ok(Err(fault)), _) => Some(format!("a disk does not let go: {fault}")),
             (Err(_), _) | (_, Err(_)) => Some("the machine hangs".to_owned()),
-            _ if left != Self::NONE => Some(format!("leaked: {left}")),
+            _ if left != Self::none(&boot.side) => Some(format!("leaked: {left}")),
             _ if boot.disks.is_scratch_lent() => Some("memory stays lent".to_owned()),
             _ => boot.offence(),
         };
@@ -77,13 +80,13 @@ impl Count {
     }
 }
 
-async fn disconnect(boot: &Boot, vbd: &Vbd) -> Result<(), Fault> {
-    if vbd.state() == Lifecycle::Live {
-        boot.disks.shut(vbd.id())?;
+async fn disconnect(boot: &Boot, disk: DiskId) -> Result<(), Fault> {
+    if boot.side.state(disk) == Some(Lifecycle::Live) {
+        boot.disks.shut(disk)?;
     }
-    if vbd.state() == Lifecycle::Freezing {
-        boot.disks.drain(vbd.id()).await?;
-        boot.disks.disconnect(vbd.id()).await?;
+    if boot.side.state(disk) == Some(Lifecycle::Freezing) {
+        boot.disks.drain(disk).await?;
+        boot.disks.disconnect(disk).await?;
     }
     Ok(())
 }

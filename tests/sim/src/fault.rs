@@ -1,9 +1,10 @@
 //! What may go wrong in a step, and where.
 
+use crate::side::Hypervisor;
 use firn_power::Step;
 use std::fmt;
 
-/// What goes wrong.
+/// What goes wrong. Three are something else on Hyper-V, which has no such thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// An error, and nothing happened.
@@ -20,9 +21,10 @@ pub enum Kind {
     NoSpace,
     /// Memory is refused.
     NoMemory,
-    /// Every grant reference is in use.
+    /// Every grant reference is in use. On Hyper-V: the host has no room for
+    /// messages.
     NoGrants,
-    /// The hypervisor refuses an event channel.
+    /// The hypervisor refuses an event channel. On Hyper-V: to open one of its own.
     NoChannel,
     /// The backend closes, and the toolstack has it start anew.
     Closes,
@@ -30,8 +32,30 @@ pub enum Kind {
     KeepsPages,
     /// The backend answers what nobody asked.
     Breaks,
-    /// The connection to xenstore is reset.
+    /// The connection to xenstore is reset. On Hyper-V: every unit says that it was.
     Reset,
+}
+
+impl Kind {
+    /// Whether it happens to anybody in that step: on Hyper-V no request needs a
+    /// message.
+    #[must_use]
+    pub fn happens(self, on: Hypervisor, step: Step) -> bool {
+        on != Hypervisor::HyperV || self != Self::NoGrants || connects(step)
+    }
+
+    /// Its name on a hypervisor.
+    #[must_use]
+    pub fn name(self, on: Hypervisor) -> String {
+        match (self, on) {
+            (Self::NoGrants, Hypervisor::HyperV) => "no messages".to_owned(),
+            (Self::NoChannel, Hypervisor::HyperV) => "open refused".to_owned(),
+            (Self::Reset, Hypervisor::HyperV) => "unit attention".to_owned(),
+            (Self::Closes, Hypervisor::HyperV) => "taken back".to_owned(),
+            (Self::Breaks, Hypervisor::HyperV) => "host cheats".to_owned(),
+            _ => self.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for Kind {
@@ -52,6 +76,15 @@ impl fmt::Display for Kind {
             Self::Reset => "store reset",
         })
     }
+}
+
+/// Whether a disk is connected or disconnected by a step.
+#[must_use]
+pub const fn connects(step: Step) -> bool {
+    matches!(
+        step,
+        Step::Disconnect | Step::DisconnectImage | Step::ConnectImage | Step::Reconnect
+    )
 }
 
 /// A fault that is injected.

@@ -4,12 +4,12 @@
 use crate::boot::Boot;
 use crate::fault::Kind;
 use crate::machine::JobState;
+use crate::side::SimDrives;
 use firn_block::DiskId;
 use firn_block::shm::Region;
 use firn_image::{BuildId, Cpu, Heap};
 use firn_jobs::Era;
-use firn_kernel::drives::{DriveDevice, XenDrives};
-use firn_peers::FakeMachine;
+use firn_kernel::drives::DriveDevice;
 use firn_power::{Disk, Fault, Host, Link, Report, Step, Then};
 use firn_task::{Instant, Time, Timers, yield_now};
 use std::ops::Range;
@@ -45,12 +45,12 @@ impl Time for SimHost {
     }
 
     fn timers(&self) -> &Timers {
-        &self.0.xen.timers
+        self.0.side.timers()
     }
 }
 
 impl Host for SimHost {
-    type Device = DriveDevice<XenDrives<FakeMachine>>;
+    type Device = DriveDevice<SimDrives>;
 
     fn disks(&self) -> Vec<Disk> {
         let jobs = self.0.jobs();
@@ -72,7 +72,7 @@ impl Host for SimHost {
     }
 
     async fn park(&self) -> Result<(), Fault> {
-        self.0.bus.freeze();
+        self.0.side.hold(true);
         self.0.parked.set(true);
         // Jobs stand still; that everybody does is what may not be said.
         self.waits().await
@@ -80,7 +80,7 @@ impl Host for SimHost {
 
     fn unpark(&self) -> Result<(), Fault> {
         self.check()?;
-        self.0.bus.thaw();
+        self.0.side.hold(false);
         self.0.parked.set(false);
         self.0.jobs().executor.wake_all();
         Ok(())
@@ -182,6 +182,7 @@ impl Host for SimHost {
 
     fn empty(&self) {
         self.0.forget_jobs();
+        self.0.names.borrow_mut().bind(&[]);
     }
 
     fn bind(&self, disks: &[(DiskId, DiskId)]) -> Result<(), Fault> {

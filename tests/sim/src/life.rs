@@ -5,6 +5,7 @@ use crate::boot::{Boot, Cut, Hardware};
 use crate::host::SimHost;
 use crate::memory::Arena;
 use crate::script::{Ask, Cycle, Script};
+use crate::side::Hypervisor;
 use crate::witness::{Tally, Witness, Wrong};
 use crate::writer;
 use firn_block::DiskId;
@@ -27,8 +28,9 @@ pub const IMAGE: DiskId = DiskId(1);
 const IMAGE_SECTORS: u64 = 4096;
 /// Boots after which something must have come of it.
 const MOST_BOOTS: usize = 8;
-/// Passes in which news of a disk's size have arrived.
-const NEWS: u64 = 40;
+/// Passes in which news of a disk have arrived: on Hyper-V all disks of its
+/// controller are looked at, one command after the other.
+const NEWS: u64 = 200;
 /// Longest time that a freeze or a boot may take, whatever goes wrong.
 const BOUND: Duration = Duration::from_secs(400);
 
@@ -47,6 +49,7 @@ pub struct Outcome {
 #[must_use]
 pub fn play(script: &Script, tracing: bool) -> Outcome {
     let life = Life::with_job(script.lying, tracing, script.ledger);
+    life.hardware.hypervisor.set(script.first);
     let mut boot = life.switch_on(script.cycles.first().map_or(0, |cycle| cycle.seed));
     for cycle in &script.cycles {
         if life.is_wrong() {
@@ -65,6 +68,8 @@ pub struct Life {
     /// What outlives its boots.
     pub hardware: Hardware,
     ledger: bool,
+    /// Where the newest image was made.
+    frozen_on: Cell<Hypervisor>,
 }
 
 impl Life {
@@ -90,11 +95,13 @@ impl Life {
         witness.tracing = tracing;
         Self {
             ledger,
+            frozen_on: Cell::new(Hypervisor::Xen),
             hardware: Hardware {
                 arena: Rc::new(Arena::claim()),
                 disks,
                 image: IMAGE,
                 clock: Rc::new(Cell::new(1_000_000_000)),
+                hypervisor: Cell::new(Hypervisor::Xen),
                 build: Cell::new("this build"),
                 witness: Rc::new(RefCell::new(witness)),
             },
@@ -176,6 +183,7 @@ impl Life {
         let standing = match ended {
             Ok(Frozen::Off(_)) => {
                 self.hardware.witness.borrow_mut().off();
+                self.frozen_on.set(self.hardware.hypervisor.get());
                 return Ok(false);
             }
             Ok(Frozen::Thawed(_)) => Standing::Live,
@@ -206,7 +214,7 @@ impl Life {
     /// [`Cut`] when the power failed.
     pub fn freeze(&self, boot: &Rc<Boot>, ask: Ask) -> Result<Result<Frozen, Failure>, Cut> {
         let options = FreezeOptions {
-            image: Some(IMAGE),
+            image: Some(boot.side.present(IMAGE)),
             level: ask.level,
             then: match ask.thaw {
                 true => Then::Thaw,
@@ -262,6 +270,7 @@ impl Life {
         for number in 0..MOST_BOOTS {
             let first = number == 0;
             let seed = cycle.seed.wrapping_add(number as u64 + 1);
+            self.hardware.hypervisor.set(cycle.hypervisor);
             let boot = Boot::start(&self.hardware, seed);
             boot.set_fuse(cycle.boot_cut.filter(|_| first));
             boot.inject(cycle.boot_fault.filter(|_| first));
@@ -275,6 +284,7 @@ impl Life {
                 }
             };
             boot.set_fuse(None);
+            let runs = runs && (!faulty || self.still_runs(&boot));
             if runs && !self.is_wrong() {
                 return Some(boot);
             }
@@ -286,6 +296,11 @@ impl Life {
         }
         self.offend("boot", format!("no machine runs after {MOST_BOOTS} boots"));
         None
+    }
+
+    /// Whether a machine runs once the news of what went wrong have arrived.
+    fn still_runs(&self, boot: &Boot) -> bool {
+        boot.run_for(NEWS).is_ok() && boot.is_live(DATA) && boot.is_live(IMAGE)
     }
 
     /// What a boot begins with, whatever goes wrong.
@@ -311,7 +326,11 @@ impl Life {
                 self.start_job(boot, true);
             }
             Booted::Restored(restored) => {
-                self.tally(|tally| tally.restored += 1);
+                let crossed = self.frozen_on.get() != self.hardware.hypervisor.get();
+                self.tally(|tally| {
+                    tally.restored += 1;
+                    tally.crossed += u64::from(crossed);
+                });
                 if !restored.left.is_empty() {
                     if !faulty {
                         self.offend("boot", format!("without any fault: {:?}", restored.left));

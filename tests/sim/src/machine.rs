@@ -1,8 +1,9 @@
 //! The machine as its jobs see it: a handle that points at nothing, so that it
 //! may lie in an image.
 
-use crate::boot::{self, Boot, Vbd};
+use crate::boot::{self, Boot};
 use crate::memory::{Arena, Inside};
+use crate::side::Front;
 use firn_block::shm::Region;
 use firn_block::{DiskId, Queue};
 use firn_jobs::io::ChannelTable;
@@ -86,22 +87,23 @@ impl Machine for SimMachine {
 
     fn disks(&self) -> Vec<DiskReport> {
         let boot = self.boot();
-        let vbds = {
+        let fronts = {
             let _out = Inside::leave();
-            boot.bus.vbds()
+            boot.side.fronts()
         };
         let names = boot.names.borrow();
-        let report = |vbd: &Rc<Vbd>| {
-            let front = vbd.front.borrow();
-            DiskReport {
-                id: names.to_job(vbd.id()),
-                state: front.state(),
-                info: Some(front.info().clone()),
-                features: String::new(),
-                stats: *front.stats(),
-            }
+        let report = |front: &Front| DiskReport {
+            id: names.to_job(front.id),
+            state: front.state,
+            info: Some(front.info.clone()),
+            features: String::new(),
+            stats: front.stats,
         };
-        vbds.iter().map(report).collect()
+        let reports = fronts.iter().map(report).collect();
+        drop(names);
+        let _out = Inside::leave();
+        drop(fronts);
+        reports
     }
 
     fn with_queue<T, R>(
@@ -112,19 +114,15 @@ impl Machine for SimMachine {
     ) -> Result<R, T> {
         let boot = self.boot();
         let present = boot.names.borrow().to_boot(disk);
-        let Some(vbd) = boot.bus.find(present) else {
-            return Err(value);
-        };
-        let Ok(mut front) = vbd.front.try_borrow_mut() else {
-            return Err(value);
-        };
-        let mut queue = BootQueue {
-            queue: &mut *front,
-            buffers: &boot.jobs().buffers,
-            disk,
-            rooms: SimRooms(&boot.arena),
-        };
-        Ok(work(&mut queue, value))
+        boot.side.with_queue(present, value, |queue, value| {
+            let mut queue = BootQueue {
+                queue,
+                buffers: &boot.jobs().buffers,
+                disk,
+                rooms: SimRooms(&boot.arena),
+            };
+            work(&mut queue, value)
+        })
     }
 
     fn channels(&self) -> &ChannelTable {

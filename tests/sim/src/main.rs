@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use firn_sim::campaign::Campaign;
 use firn_sim::memory::SimAlloc;
 use firn_sim::model::{Bounds, Broken, Protocol};
+use firn_sim::side::Hypervisor;
 use firn_sim::{states, table, vmbus};
 use std::process::ExitCode;
 
@@ -60,7 +61,7 @@ enum Command {
 fn main() -> ExitCode {
     let args = Args::parse();
     let good = match args.command {
-        Some(Command::Faults) => faults() & bus_faults(),
+        Some(Command::Faults) => faults(),
         Some(Command::States { lives }) => states(args.seed, lives),
         Some(Command::Model {
             cuts,
@@ -82,13 +83,31 @@ fn main() -> ExitCode {
 }
 
 fn faults() -> bool {
-    let points = table::points();
+    let mut good = true;
+    for on in Hypervisor::ALL {
+        println!("on {on}; {}", held(on));
+        println!(
+            "{:<8} {:<17} {:<15} {:<17} {:>7} {:>7} {:>5} {:<8} {:<9}",
+            "phase", "step", "fault", "stands", "before", "after", "left", "headers", "next boot"
+        );
+        good &= faults_on(on);
+        println!();
+    }
+    good & bus_faults()
+}
+
+const fn held(on: Hypervisor) -> &'static str {
+    match on {
+        Hypervisor::Xen => "grants+ports: before, after, and with every disk disconnected",
+        Hypervisor::HyperV => {
+            "shared pages+channels: before, after, and with every disk disconnected"
+        }
+    }
+}
+
+fn faults_on(on: Hypervisor) -> bool {
+    let points = table::points(on);
     let mut bad = 0;
-    println!("grants+ports: before, after, and with every disk disconnected");
-    println!(
-        "{:<8} {:<17} {:<15} {:<17} {:>7} {:>7} {:>5} {:<8} {:<9}",
-        "phase", "step", "fault", "stands", "before", "after", "left", "headers", "next boot"
-    );
     for point in &points {
         let row = table::run(*point);
         let (phase, fault) = (row.point.phase, row.point.fault);
@@ -101,7 +120,7 @@ fn faults() -> bool {
         println!(
             "{phase:<8} {:<17} {:<15} {:<17} {:>7} {:>7} {:>5} {headers:<8} {next:<9} {}",
             fault.step,
-            fault.kind,
+            fault.kind.name(on),
             row.stands,
             row.before,
             row.after,
@@ -118,7 +137,7 @@ fn bus_faults() -> bool {
     let points = vmbus::points();
     let pages = vmbus::pages_without_fault();
     let mut bad = 0;
-    println!("\nunder Hyper-V's disks; {pages} pages are in use when nothing goes wrong");
+    println!("under Hyper-V's disks; {pages} pages are in use when nothing goes wrong");
     println!(
         "{:<10} {:<39} {:<19} {:>5} {:>6}",
         "step", "fault", "stands", "pages", "shared"

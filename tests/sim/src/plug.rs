@@ -1,7 +1,7 @@
 //! The disks' backends of one boot: what they offer, and what is wrong with
 //! them.
 
-use crate::fault::Kind;
+use crate::fault::{Kind, connects};
 use firn_block::DiskId;
 use firn_peers::{BlkBack, BlkOffence, Config, Disk, Order, Publish, World};
 use firn_power::Step;
@@ -110,12 +110,8 @@ impl Plug {
     /// Who does not answer wakes up when somebody begins to connect or to
     /// disconnect him; who keeps pages or cheats does so until the end.
     pub fn next_step(&self, step: Step) {
-        let connects = matches!(
-            step,
-            Step::Disconnect | Step::DisconnectImage | Step::ConnectImage | Step::Reconnect
-        );
         match self.wrong.get() {
-            Some(Kind::Timeout) if !connects => {}
+            Some(Kind::Timeout) if !connects(step) => {}
             Some(Kind::Hangs | Kind::KeepsPages | Kind::Breaks) => {}
             _ => self.recover(),
         }

@@ -2,6 +2,7 @@
 //! when it shows something wrong.
 
 use crate::fault::{Injected, kinds};
+use crate::side::Hypervisor;
 use firn_power::{Level, Step};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -51,6 +52,8 @@ pub struct Cycle {
     pub boot_fault: Option<Injected>,
     /// Whether whoever stands at the shell of a refused boot says `cold`.
     pub cold: bool,
+    /// Where the machine boots after the freeze.
+    pub hypervisor: Hypervisor,
 }
 
 impl Cycle {
@@ -77,6 +80,7 @@ impl Cycle {
             boot_cut: rng.random_bool(0.25).then(|| rng.random_range(0..BOOT)),
             boot_fault: rng.random_bool(0.12).then(|| injected(rng)),
             cold: rng.random_bool(0.2),
+            hypervisor: Hypervisor::draw(rng),
         }
     }
 
@@ -102,6 +106,10 @@ impl Cycle {
             },
             Self {
                 ask: Ask::FULL,
+                ..self
+            },
+            Self {
+                hypervisor: Hypervisor::Xen,
                 ..self
             },
             Self { run: 0, ..self },
@@ -140,7 +148,7 @@ impl fmt::Display for Cycle {
         if let Some(cut) = self.cut {
             write!(f, ", power cut after {cut}")?;
         }
-        f.write_str("; boot")?;
+        write!(f, "; boot on {}", self.hypervisor)?;
         if let Some(fault) = self.boot_fault {
             write!(f, ", {fault}")?;
         }
@@ -159,6 +167,8 @@ impl fmt::Display for Cycle {
 pub struct Script {
     /// The cycles in their order.
     pub cycles: Vec<Cycle>,
+    /// Where the machine boots first.
+    pub first: Hypervisor,
     /// Whether the disks only say that they flush.
     pub lying: bool,
     /// Whether the job is the real `ledger`, or the small writer of records.
@@ -172,6 +182,7 @@ impl Script {
         let mut rng = SmallRng::seed_from_u64(seed);
         Self {
             cycles: (0..cycles).map(|_| Cycle::draw(&mut rng)).collect(),
+            first: Hypervisor::draw(&mut rng),
             lying,
             ledger: seed.is_multiple_of(8),
         }
@@ -191,12 +202,13 @@ impl Script {
 
     /// Scripts with one thing less.
     fn candidates(&self) -> Vec<Self> {
-        let with = |cycles| Self {
-            cycles,
-            lying: self.lying,
-            ledger: self.ledger,
-        };
+        let with = |cycles| Self { cycles, ..*self };
         let mut all = Vec::new();
+        if self.first != Hypervisor::Xen {
+            let mut other = self.clone();
+            other.first = Hypervisor::Xen;
+            all.push(other);
+        }
         for half in [self.cycles.len() / 2, 1] {
             if half > 0 && half < self.cycles.len() {
                 all.push(with(self.cycles[half..].to_vec()));

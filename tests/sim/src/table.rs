@@ -7,6 +7,7 @@ use crate::count::Count;
 use crate::fault::{Injected, Kind, kinds};
 use crate::life::{DATA, IMAGE, Life};
 use crate::script::Ask;
+use crate::side::Hypervisor;
 use firn_power::{Boot as Booted, BootOptions, Choice, Frozen, Level, Standing, Step};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -81,6 +82,8 @@ const PATIENCE: u32 = 14;
 /// One fault point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
+    /// On which hypervisor. What is restored on Hyper-V was frozen on Xen.
+    pub on: Hypervisor,
     /// In which sequence.
     pub phase: Phase,
     /// What and where.
@@ -112,6 +115,9 @@ pub struct Row {
 #[must_use]
 pub const fn expected(point: &Point) -> Stands {
     let Injected { step, kind, .. } = point.fault;
+    if let (Hypervisor::HyperV, Some(stands)) = (point.on, on_hyperv(point.phase, step, kind)) {
+        return stands;
+    }
     match point.phase {
         Phase::Freeze => after_freeze(step, kind),
         Phase::Thaw => after_thaw(step, kind),
@@ -123,6 +129,21 @@ pub const fn expected(point: &Point) -> Stands {
 /// Kinds after which the disk is lost to this boot.
 const fn is_lost(kind: Kind) -> bool {
     matches!(kind, Kind::Gone | Kind::Breaks)
+}
+
+/// What is different there: the host takes a controller back at once, where a
+/// backend closes in the next step or two; a disk that is gone has nothing to be
+/// disconnected; memory belongs to a channel, whose end is not known then.
+const fn on_hyperv(phase: Phase, step: Step, kind: Kind) -> Option<Stands> {
+    Some(match (phase, step, kind) {
+        (Phase::Freeze, Step::Disconnect, Kind::Closes)
+        | (Phase::Freeze, Step::DisconnectImage, Kind::KeepsPages) => Stands::Live,
+        (Phase::Freeze, Step::WriteHeader | Step::FlushHeader | Step::ReadBack, Kind::Closes)
+        | (Phase::Thaw, Step::Verify, Kind::Closes) => Stands::Stopped,
+        (Phase::Freeze, Step::DisconnectImage, Kind::Gone) => Stands::Frozen,
+        (Phase::Restore, Step::DisconnectImage, Kind::Closes) => Stands::Refused,
+        _ => return None,
+    })
 }
 
 const fn after_freeze(step: Step, kind: Kind) -> Stands {
@@ -172,11 +193,11 @@ const fn after_restore(step: Step, kind: Kind) -> Stands {
 /// All fault points: every step that each sequence takes when nothing goes
 /// wrong, and everything that may go wrong in it.
 #[must_use]
-pub fn points() -> Vec<Point> {
+pub fn points(on: Hypervisor) -> Vec<Point> {
     let mut all = Vec::new();
     let mut known = BTreeSet::new();
     for phase in Phase::ALL {
-        for step in steps(phase) {
+        for step in steps(on, phase) {
             // What a freeze shows, its way back need not show again.
             if phase == Phase::Thaw && known.contains(&step) {
                 continue;
@@ -184,7 +205,9 @@ pub fn points() -> Vec<Point> {
             if phase == Phase::Freeze {
                 known.insert(step);
             }
-            all.extend(kinds(step).iter().map(|kind| Point {
+            let kinds = kinds(step).iter().filter(|kind| kind.happens(on, step));
+            all.extend(kinds.map(|kind| Point {
+                on,
                 phase,
                 fault: Injected {
                     step,
@@ -202,8 +225,8 @@ pub fn points() -> Vec<Point> {
 /// # Panics
 /// When it does not come to its end.
 #[must_use]
-pub fn steps(phase: Phase) -> BTreeSet<Step> {
-    let stage = Stage::set(phase);
+pub fn steps(on: Hypervisor, phase: Phase) -> BTreeSet<Step> {
+    let stage = Stage::set(on, phase);
     stage.boot.steps.borrow_mut().clear();
     let stands = stage.act();
     let steps = stage.boot.steps.borrow().clone();
@@ -215,7 +238,7 @@ pub fn steps(phase: Phase) -> BTreeSet<Step> {
 /// Injects a fault and looks at what is left.
 #[must_use]
 pub fn run(point: Point) -> Row {
-    let stage = Stage::set(point.phase);
+    let stage = Stage::set(point.on, point.phase);
     let headers = stage.image_headers();
     let before = Count::at_rest(&stage.boot);
     let written = stage.writes();
@@ -255,15 +278,22 @@ struct Stage {
 impl Stage {
     /// A machine that was restored once already, so that there is a previous
     /// image.
-    fn set(phase: Phase) -> Self {
+    fn set(on: Hypervisor, phase: Phase) -> Self {
         let life = Life::new(false, false);
+        let restores = matches!(phase, Phase::Restore | Phase::Cold);
+        let before = match on {
+            Hypervisor::HyperV if restores => on.other(),
+            _ => on,
+        };
+        life.hardware.hypervisor.set(before);
         let boot = life.switch_on(1).unwrap_or_else(|| panic!("no first boot"));
         let boot = life.again(boot).unwrap_or_else(|| panic!("no restore"));
         let mut stage = Self { life, boot, phase };
-        if matches!(phase, Phase::Restore | Phase::Cold) {
+        if restores {
             let frozen = stage.life.freeze(&stage.boot, Ask::FULL);
             assert!(matches!(frozen, Ok(Ok(Frozen::Off(_)))), "{frozen:?}");
             stage.life.hardware.witness.borrow_mut().off();
+            stage.life.hardware.hypervisor.set(on);
             stage.switch_on(2);
         }
         stage

@@ -2,8 +2,9 @@
 
 use crate::boot::Boot;
 use crate::fault::{Injected, Kind};
-use crate::plug::Plug;
+use crate::side::{Side, XenSide};
 use firn_block::DiskId;
+use firn_block::shm::Region;
 use firn_peers::{CallKind, FakeMachine, HOST};
 use firn_power::Step;
 use firn_xen::Hal;
@@ -54,10 +55,7 @@ impl Boot {
     }
 
     fn shrink(&self, small: bool, loud: bool) {
-        self.plugs
-            .iter()
-            .filter(|plug| plug.id == self.image)
-            .for_each(|plug| plug.shrink(small, loud));
+        self.side.shrink(self.image, small, loud);
     }
 
     /// What goes wrong in the step that is being taken.
@@ -69,7 +67,8 @@ impl Boot {
     /// Tells everybody which step comes, and lets go wrong what is to.
     pub fn take_step(&self, step: Step, disk: Option<DiskId>) {
         self.steps.borrow_mut().insert(step);
-        self.witness.borrow_mut().step(step, disk, || self.hash());
+        let theirs = disk.map(|disk| self.side.disk(disk));
+        self.witness.borrow_mut().step(step, theirs, || self.hash());
         let before = self.step.replace(Some(step));
         if before != Some(step)
             && let Some(injected) = self.injected.get()
@@ -79,32 +78,64 @@ impl Boot {
             self.injected.set(None);
         }
         self.relieve();
-        self.plugs.iter().for_each(|plug| plug.next_step(step));
+        self.side.next_step(step);
         if step == Step::ConnectImage && self.is_to_be(Step::Plan, Kind::NoSpace) {
             self.shrink(true, false);
         }
         let Some(kind) = self.trouble() else { return };
         match kind {
             Kind::NoSpace if matches!(step, Step::Check | Step::Plan) => {}
-            Kind::NoMemory => self.machine.limit_memory(0),
-            Kind::NoGrants => self.hoard(),
-            Kind::NoChannel => self
-                .machine
-                .refuse(CallKind::AllocUnbound, Some(Errno::ENOSPC)),
-            Kind::Reset => self.store.reset(),
+            Kind::NoMemory | Kind::NoGrants | Kind::NoChannel | Kind::Reset => {
+                self.side.fall_short(kind, &self.arena.region());
+            }
             _ => {
-                let named = |plug: &&Plug| Some(plug.id) == disk && !plug.back.is_gone();
-                self.plugs
-                    .iter()
-                    .filter(named)
-                    .for_each(|plug| plug.afflict(kind, step));
+                if let Some(disk) = disk {
+                    self.side.afflict(disk, kind, step);
+                }
             }
         }
     }
 
+    fn relieve(&self) {
+        self.side.relieve();
+    }
+
+    /// Nothing goes wrong any more: who did not answer does so now, late.
+    pub fn mend(&self) {
+        self.injected.set(None);
+        self.relieve();
+        self.shrink(false, true);
+        self.side.recover();
+    }
+}
+
+impl Side {
+    /// The machine has nothing left of something.
+    fn fall_short(&self, kind: Kind, memory: &Region) {
+        match (self, kind) {
+            (Self::Xen(side), Kind::NoMemory) => side.machine.limit_memory(0),
+            (Self::Xen(side), Kind::NoGrants) => side.hoard(memory),
+            (Self::Xen(side), Kind::NoChannel) => {
+                let refused = Some(Errno::ENOSPC);
+                side.machine.refuse(CallKind::AllocUnbound, refused);
+            }
+            (Self::Xen(side), _) => side.store.reset(),
+            (Self::HyperV(side), kind) => side.fall_short(kind),
+        }
+    }
+
+    fn relieve(&self) {
+        match self {
+            Self::Xen(side) => side.relieve(),
+            Self::HyperV(side) => side.provide(),
+        }
+    }
+}
+
+impl XenSide {
     /// Somebody else takes every grant there is.
-    fn hoard(&self) {
-        let page = self.machine.gfn(&self.arena.region(), 0);
+    fn hoard(&self, memory: &Region) {
+        let page = self.machine.gfn(memory, 0);
         let mut hoard = self.shortage.hoard.borrow_mut();
         let grants = &self.xen.grants;
         while let Ok(grant) = grants.grant(&self.machine, HOST, page, Access::Read, "hoard") {
@@ -118,13 +149,5 @@ impl Boot {
             let ended = self.xen.grants.end(grant);
             debug_assert!(ended.is_ok(), "nobody maps it");
         }
-    }
-
-    /// Nothing goes wrong any more: who did not answer does so now, late.
-    pub fn mend(&self) {
-        self.injected.set(None);
-        self.relieve();
-        self.shrink(false, true);
-        self.plugs.iter().for_each(Plug::recover);
     }
 }

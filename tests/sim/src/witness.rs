@@ -32,6 +32,8 @@ pub struct Tally {
     pub frozen: u64,
     /// Restores that went on.
     pub restored: u64,
+    /// Of those, the ones on another hypervisor than the freeze.
+    pub crossed: u64,
     /// Boots without an image.
     pub cold: u64,
     /// Boots that stood at the shell.
@@ -52,6 +54,7 @@ impl Tally {
         self.freezes += other.freezes;
         self.frozen += other.frozen;
         self.restored += other.restored;
+        self.crossed += other.crossed;
         self.cold += other.cold;
         self.refused += other.refused;
         self.live_again += other.live_again;

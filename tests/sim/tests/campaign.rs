@@ -28,6 +28,7 @@ fn no_record_is_lost_and_no_image_goes_on_twice() {
     }
     let tally = report.tally;
     assert!(tally.restored > 1_000 && tally.cuts > 100 && tally.refused > 10);
+    assert!(tally.crossed > 300, "{tally:?}");
     assert!(tally.acked > 10_000, "{tally:?}");
 }
 

@@ -275,7 +275,11 @@ fn an_image_goes_on_only_once_every_other_is_given_up() {
 fn an_image_that_cannot_be_given_up_is_noticed_before_another_is_consumed() {
     let copied = Copied::new();
     let before = copied.every_byte();
-    let no_flush = |boot: &boot::Boot| boot.plugs[2].back.offend(BlkOffence::FlushUnsupported);
+    let no_flush = |boot: &boot::Boot| {
+        boot.side.xen().plugs[2]
+            .back
+            .offend(BlkOffence::FlushUnsupported)
+    };
     let booted = copied.start(Choice::On(IMAGE), no_flush);
     let Boot::Refused(refused) = booted else {
         panic!("not refused: {booted:?}");
@@ -299,7 +303,7 @@ fn going_on_cold_wants_the_image_disk_to_be_there() {
         panic!("not refused");
     };
     assert_eq!(refused.undecided, [IMAGE]);
-    let plug = boot.plugs.iter().find(|plug| plug.id == IMAGE);
+    let plug = boot.side.xen().plugs.iter().find(|plug| plug.id == IMAGE);
     plug.expect("an image disk").back.vanish();
     boot.run_for(100).expect("no power cut");
     let cold = life.cold(&boot, refused.undecided).expect("no power cut");

@@ -2,6 +2,7 @@
 
 use firn_power::Step;
 use firn_sim::memory::SimAlloc;
+use firn_sim::side::Hypervisor;
 use firn_sim::table::{self, Phase};
 use firn_sim::vmbus::{self, BusStep};
 use std::collections::BTreeSet;
@@ -11,21 +12,26 @@ static ALLOCATOR: SimAlloc = SimAlloc;
 
 #[test]
 fn every_step_is_taken_by_some_sequence() {
-    let taken: BTreeSet<Step> = Phase::ALL.into_iter().flat_map(table::steps).collect();
-    assert_eq!(taken, BTreeSet::from(Step::ALL));
+    for on in Hypervisor::ALL {
+        let taken = Phase::ALL.map(|phase| table::steps(on, phase));
+        let taken: BTreeSet<Step> = taken.into_iter().flatten().collect();
+        assert_eq!(taken, BTreeSet::from(Step::ALL), "{on}");
+    }
 }
 
 #[test]
 fn every_fault_point_leaves_the_machine_as_designed() {
-    let points = table::points();
-    assert!(points.len() >= 60, "{} fault points", points.len());
-    let wrong: Vec<String> = points
-        .into_iter()
-        .map(table::run)
-        .filter(|row| row.wrong.is_some())
-        .map(|row| format!("{:?}: {}, {:?}", row.point, row.stands, row.wrong))
-        .collect();
-    assert_eq!(wrong, Vec::<String>::new());
+    for on in Hypervisor::ALL {
+        let points = table::points(on);
+        assert!(points.len() >= 200, "{} fault points", points.len());
+        let wrong: Vec<String> = points
+            .into_iter()
+            .map(table::run)
+            .filter(|row| row.wrong.is_some())
+            .map(|row| format!("{:?}: {}, {:?}", row.point, row.stands, row.wrong))
+            .collect();
+        assert_eq!(wrong, Vec::<String>::new());
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn a_disk_whose_backend_hangs_longer_than_the_freeze_comes_back() {
     let frozen = life.freeze(&boot, Ask::FULL).expect("no power cut");
     let failure = frozen.expect_err("the image disk hangs");
     assert_eq!(failure.standing, Standing::Live);
-    let plug = boot.plugs.iter().find(|plug| plug.id == IMAGE);
+    let plug = boot.side.xen().plugs.iter().find(|plug| plug.id == IMAGE);
     let plug = plug.expect("an image disk");
     plug.afflict(Kind::Hangs, Step::Reconnect);
     boot.wait(LONG).expect("no power cut");
@@ -36,7 +36,7 @@ fn a_disk_whose_backend_hangs_longer_than_the_freeze_comes_back() {
     assert!(
         boot.is_live(IMAGE),
         "{:?}",
-        boot.bus.find(IMAGE).map(|vbd| vbd.to_report())
+        boot.side.xen().bus.find(IMAGE).map(|vbd| vbd.to_report())
     );
     let frozen = life.freeze(&boot, Ask::FULL).expect("no power cut");
     assert!(matches!(frozen, Ok(Frozen::Off(_))), "{frozen:?}");

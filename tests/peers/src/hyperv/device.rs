@@ -66,6 +66,10 @@ impl Offences {
         self.0.borrow_mut().push(offence);
     }
 
+    pub(super) fn remove(&self, offence: HvOffence) {
+        self.0.borrow_mut().retain(|other| *other != offence);
+    }
+
     pub(super) fn clear(&self) {
         self.0.borrow_mut().clear();
     }

@@ -128,6 +128,8 @@ pub enum HvOffence {
     SenseTooShort,
     /// Ends requests in a way that nobody knows.
     UnknownSrbStatus,
+    /// Does what is asked for, and says that it failed.
+    SaysFailed,
     /// Sends an operation of its own that nobody knows.
     UnknownNotice,
     /// Answers SCSI requests only after a reset.

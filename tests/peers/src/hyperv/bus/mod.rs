@@ -17,7 +17,7 @@ use firn_hyperv::wire::vmbus::Version;
 use firn_task::Instant;
 use memory::Gpadl;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ struct Slot {
     connection: u32,
     /// Taken back, and the guest has not given it back yet.
     rescinded: bool,
+    /// The guest asked to open it, whatever came of that.
+    asked: bool,
     channel: Option<HostChannel>,
 }
 
@@ -48,6 +50,8 @@ struct State {
     generation: u32,
     slots: Vec<Slot>,
     gpadls: BTreeMap<u32, Gpadl>,
+    /// Those that went with their offers.
+    dropped: BTreeSet<u32>,
     unloading: Option<Instant>,
     /// It does nothing at all.
     hangs: bool,
@@ -81,6 +85,7 @@ impl VmbusHost {
             generation: 0,
             slots: Vec::new(),
             gpadls: BTreeMap::new(),
+            dropped: BTreeSet::new(),
             unloading: None,
             hangs: false,
             complaints: Vec::new(),
@@ -106,6 +111,7 @@ impl VmbusHost {
             relid: 0,
             connection: 0,
             rescinded: false,
+            asked: false,
             channel: None,
         });
         if state.version.is_some() {
@@ -145,6 +151,11 @@ impl VmbusHost {
     pub fn speaks_only(&self, version: Version) {
         let mut state = self.0.borrow_mut();
         (state.config.newest, state.config.oldest) = (version, version);
+    }
+
+    /// Does not misbehave in that way any more.
+    pub fn forgive(&self, offence: HvOffence) {
+        self.0.borrow().offences.remove(offence);
     }
 
     /// How long an unload takes from now on.
@@ -313,6 +324,7 @@ impl State {
         let Some(index) = self.slot_of(relid) else {
             return;
         };
+        self.slots[index].asked = true;
         if self.offences.take(HvOffence::RescindsAtOpen) {
             return self.rescind(index);
         }
@@ -370,10 +382,13 @@ impl State {
         let Some(index) = self.slot_of(relid) else {
             return;
         };
-        if self.slots[index].channel.take().is_none() {
-            return self.complain(format!("relid {relid} was not open"));
+        let asked = std::mem::take(&mut self.slots[index].asked);
+        match self.slots[index].channel.take() {
+            Some(_) => self.slots[index].device.closed(),
+            // Who was not answered does not know.
+            None if asked => {}
+            None => self.complain(format!("relid {relid} was not open")),
         }
-        self.slots[index].device.closed();
     }
 
     fn modify(&mut self, version: Version, message: &[u8]) {

@@ -440,6 +440,9 @@ fn result(
         (_, false) => 0x84,
         (_, true) => 0x04,
     };
+    if offences.has(HvOffence::SaysFailed) && answer[14] == 0x01 {
+        answer[14] = 0x04;
+    }
     if offences.take(HvOffence::UnknownSrbStatus) {
         answer[14] = 0x3b;
     }
