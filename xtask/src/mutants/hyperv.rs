@@ -166,8 +166,26 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a channel is opened that the host takes for open",
         CHANNEL,
-        "if !bus.offers.borrow_mut().take_left_open(relid) {",
-        "if true {",
+        "open: Cell::new(offers.take_left_open(relid)),",
+        "open: Cell::new(false && offers.take_left_open(relid)),",
+    ),
+    mutant(
+        "a channel whose closing is dropped stays in use",
+        CHANNEL,
+        "offers.put_back(relid);\n        drop(offers);",
+        "drop(offers);",
+    ),
+    mutant(
+        "disks stay shut whose disconnect is dropped",
+        STEPS,
+        "let _ = unit.front.borrow_mut().step(self.to);",
+        "let _ = (unit, self.to == Lifecycle::Closed || unit.front.borrow_mut().step(self.to).is_ok());",
+    ),
+    mutant(
+        "a disk that nobody found is put on a channel",
+        STEPS,
+        "} else if state == Lifecycle::Frozen && unit.found.get() {",
+        "} else if state == Lifecycle::Frozen {",
     ),
     mutant(
         "polling takes interrupts",
