@@ -4,6 +4,7 @@ mod bus;
 mod clock;
 mod disks;
 mod freeze;
+mod halfway;
 mod ic;
 mod io;
 mod matrix;
