@@ -220,7 +220,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a disk that comes back is open at once",
         DISKS,
-        "let live = front.state() == Lifecycle::Connecting && !self.shut.get();",
+        "let live = front.state() == Lifecycle::Connecting && !shut;",
         "let live = true;",
     ),
     mutant(
