@@ -1,10 +1,12 @@
 //! The disks of a machine as its power code sees them, whatever driver has them:
 //! blkfront on Xen, storvsc on Hyper-V. None of it depends on a bare machine.
 
+mod any;
 mod blkfront;
 mod device;
 mod storvsc;
 
+pub use any::{AnyDrive, AnyDrives};
 pub use blkfront::{XenDrive, XenDrives};
 pub use device::DriveDevice;
 pub use storvsc::{ScsiDrive, ScsiDrives};

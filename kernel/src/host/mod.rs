@@ -4,8 +4,6 @@ mod detect;
 #[cfg(firn_bare)]
 pub(crate) mod hyperv;
 #[cfg(firn_bare)]
-mod kernel_drives;
-#[cfg(firn_bare)]
 mod memory;
 #[cfg(firn_bare)]
 mod platform;
@@ -14,6 +12,8 @@ pub mod xen;
 
 pub use detect::{Hypervisor, detect};
 #[cfg(firn_bare)]
-pub(crate) use kernel_drives::KernelDrives;
-#[cfg(firn_bare)]
 pub(crate) use platform::Platform;
+
+/// The disks of this machine.
+#[cfg(firn_bare)]
+pub(crate) type KernelDrives = crate::drives::AnyDrives<xen::XenHal, hyperv::HyperVHal>;

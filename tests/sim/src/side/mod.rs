@@ -1,11 +1,9 @@
 //! The machine under a boot: a guest on Xen, or one on Hyper-V, with the same
 //! disks.
 
-mod drives;
 mod hyperv;
 mod xen;
 
-pub use drives::{SimDrive, SimDrives};
 pub use hyperv::{HvSide, ScsiPlug};
 pub use xen::XenSide;
 
@@ -14,8 +12,9 @@ use crate::fault::Kind;
 use firn_block::gate::Lifecycle;
 use firn_block::shm::Region;
 use firn_block::{Completion, DataPath, DiskId, DiskInfo, Queue, Stats};
-use firn_kernel::drives::{ScsiDrives, XenDrives};
-use firn_peers::Disk;
+use firn_kernel::drives::{AnyDrives, ScsiDrives, XenDrives};
+use firn_peers::hyperv::HvMachine;
+use firn_peers::{Disk, FakeMachine};
 use firn_power::{Fault, Step};
 use firn_task::{Executor, Instant, Time, Timers};
 use rand::RngExt;
@@ -23,6 +22,9 @@ use rand::rngs::SmallRng;
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
+
+/// The disks of a machine.
+pub type SimDrives = AnyDrives<FakeMachine, HvMachine>;
 
 /// Whose guest a machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +140,7 @@ impl Side {
     pub fn drives(&self) -> SimDrives {
         match self {
             Self::Xen(side) => SimDrives::Xen(XenDrives::new(&side.xen, &side.bus)),
-            Self::HyperV(side) => SimDrives::HyperV(ScsiDrives::new(&side.hv, &side.scsi)),
+            Self::HyperV(side) => SimDrives::Scsi(ScsiDrives::new(&side.hv, &side.scsi)),
         }
     }
 

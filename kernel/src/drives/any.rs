@@ -1,5 +1,5 @@
-//! The disks of this machine as its power code sees them: those of the host that
-//! it runs on.
+//! The disks of whichever machine it is: the code of freeze and restore is there
+//! once, for all hypervisors.
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -10,23 +10,40 @@ use firn_block::{Adopted, DiskId, DiskInfo, Queue};
 use firn_power::{Fault, Link};
 use firn_task::{Instant, Signal, Time, Timers};
 
-use super::hyperv::HyperVHal;
-use super::xen::XenHal;
-use crate::drives::{Drive, Drives, ScsiDrive, ScsiDrives, XenDrive, XenDrives};
+use super::{Drive, Drives, ScsiDrive, ScsiDrives, XenDrive, XenDrives};
 
-/// All disks. One type for every host: the code of freeze and restore is there
-/// once.
-#[derive(Clone)]
-pub(crate) enum KernelDrives {
-    Xen(XenDrives<XenHal>),
-    Scsi(ScsiDrives<HyperVHal>),
+/// All disks, on a Xen of `X` or a Hyper-V of `H`.
+pub enum AnyDrives<X: firn_xen::Hal, H: firn_hyperv::Hal> {
+    /// On Xen.
+    Xen(XenDrives<X>),
+    /// On Hyper-V.
+    Scsi(ScsiDrives<H>),
 }
 
 /// One disk.
-#[derive(Clone)]
-pub(crate) enum KernelDrive {
-    Xen(XenDrive<XenHal>),
-    Scsi(ScsiDrive<HyperVHal>),
+pub enum AnyDrive<X: firn_xen::Hal, H: firn_hyperv::Hal> {
+    /// On Xen.
+    Xen(XenDrive<X>),
+    /// On Hyper-V.
+    Scsi(ScsiDrive<H>),
+}
+
+impl<X: firn_xen::Hal, H: firn_hyperv::Hal> Clone for AnyDrives<X, H> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Xen(drives) => Self::Xen(drives.clone()),
+            Self::Scsi(drives) => Self::Scsi(drives.clone()),
+        }
+    }
+}
+
+impl<X: firn_xen::Hal, H: firn_hyperv::Hal> Clone for AnyDrive<X, H> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Xen(drive) => Self::Xen(drive.clone()),
+            Self::Scsi(drive) => Self::Scsi(drive.clone()),
+        }
+    }
 }
 
 /// Does the same with whichever it is.
@@ -39,7 +56,7 @@ macro_rules! on {
     };
 }
 
-impl Time for KernelDrives {
+impl<X: firn_xen::Hal, H: firn_hyperv::Hal> Time for AnyDrives<X, H> {
     fn now(&self) -> Instant {
         on!(self, drives => drives.now())
     }
@@ -49,20 +66,20 @@ impl Time for KernelDrives {
     }
 }
 
-impl Drives for KernelDrives {
-    type Drive = KernelDrive;
+impl<X: firn_xen::Hal + 'static, H: firn_hyperv::Hal + 'static> Drives for AnyDrives<X, H> {
+    type Drive = AnyDrive<X, H>;
 
-    fn all(&self) -> Vec<KernelDrive> {
+    fn all(&self) -> Vec<Self::Drive> {
         match self {
-            Self::Xen(drives) => drives.all().into_iter().map(KernelDrive::Xen).collect(),
-            Self::Scsi(drives) => drives.all().into_iter().map(KernelDrive::Scsi).collect(),
+            Self::Xen(drives) => drives.all().into_iter().map(AnyDrive::Xen).collect(),
+            Self::Scsi(drives) => drives.all().into_iter().map(AnyDrive::Scsi).collect(),
         }
     }
 
-    fn find(&self, id: DiskId) -> Option<KernelDrive> {
+    fn find(&self, id: DiskId) -> Option<Self::Drive> {
         match self {
-            Self::Xen(drives) => drives.find(id).map(KernelDrive::Xen),
-            Self::Scsi(drives) => drives.find(id).map(KernelDrive::Scsi),
+            Self::Xen(drives) => drives.find(id).map(AnyDrive::Xen),
+            Self::Scsi(drives) => drives.find(id).map(AnyDrive::Scsi),
         }
     }
 
@@ -79,7 +96,7 @@ impl Drives for KernelDrives {
     }
 }
 
-impl Drive for KernelDrive {
+impl<X: firn_xen::Hal, H: firn_hyperv::Hal> Drive for AnyDrive<X, H> {
     fn with_private<R>(&self, work: impl FnOnce(&mut dyn Queue) -> R) -> Option<R> {
         // The work is there once, whatever the driver.
         let (mut work, mut result) = (Some(work), None);
