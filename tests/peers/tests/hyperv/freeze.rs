@@ -5,7 +5,7 @@
 use crate::io::live;
 use firn_block::gate::Lifecycle;
 use firn_block::{
-    AdoptError, Adopted, Buffer, Busy, DataPath, DiskStep, IoError, Op, Queue, Request, Why,
+    AdoptError, Adopted, Buffer, Busy, DataPath, DiskStep, IoError, Op, Queue, Request, Token, Why,
 };
 use firn_hyperv::storvsc::{ControllerConfig, StepError, WhyNot};
 use firn_hyperv::vmbus::{BusError, VmbusConfig};
@@ -116,6 +116,15 @@ fn a_submit_while_shut_frozen_and_restoring_is_an_error_and_touches_no_ring() {
     world.assert_clean();
 }
 
+/// A read of the first disk that its controller has, and does not answer yet.
+fn unanswered_read(world: &mut HvWorld) -> Token {
+    world.storvsps[0].allow(Some(0));
+    let request = Request::data(Op::Read, 0, world.buffer(0, 1), 4096);
+    let token = world.submit(0, request).expect("room");
+    world.settle();
+    token
+}
+
 #[test]
 fn what_is_in_flight_completes_before_the_channel_closes() {
     let mut world = live();
@@ -158,10 +167,7 @@ fn what_is_in_flight_completes_before_the_channel_closes() {
 #[test]
 fn a_controller_with_a_busy_disk_is_not_disconnected() {
     let mut world = live();
-    world.storvsps[0].allow(Some(0));
-    let request = Request::data(Op::Read, 0, world.buffer(0, 1), 4096);
-    let token = world.submit(0, request).expect("room");
-    world.settle();
+    let token = unanswered_read(&mut world);
     world.unit(0).shut().expect("live");
     let controller = world.controller(0);
     let (closed, _) = world.finish(async move { controller.disconnect().await });
@@ -378,10 +384,7 @@ fn unit_attention_after_a_restore_is_nothing() {
 #[test]
 fn a_rescind_in_the_middle_of_a_freeze_is_an_error_of_that_step() {
     let mut world = live();
-    world.storvsps[0].allow(Some(0));
-    let request = Request::data(Op::Read, 0, world.buffer(0, 1), 4096);
-    world.submit(0, request).expect("room").abandon();
-    world.settle();
+    unanswered_read(&mut world).abandon();
     world.unit(0).shut().expect("live");
     let (unit, until) = (world.unit(0), world.machine.now() + LONG);
     world.host.rescind(0);
@@ -461,10 +464,7 @@ fn a_disk_leaves_the_channel_that_another_still_uses() {
 #[test]
 fn a_busy_disk_does_not_leave_the_channel() {
     let mut world = pair();
-    world.storvsps[0].allow(Some(0));
-    let request = Request::data(Op::Read, 0, world.buffer(0, 1), 4096);
-    let token = world.submit(0, request).expect("room");
-    world.settle();
+    let token = unanswered_read(&mut world);
     let (controller, unit) = (world.controller(0), world.unit(0));
     let until = world.machine.now() + LONG;
     unit.shut().expect("live");
