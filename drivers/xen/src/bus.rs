@@ -130,6 +130,12 @@ impl<H: Hal + 'static> Bus<H> {
         vbds.values().find(|vbd| vbd.id() == id).cloned()
     }
 
+    /// Whether the devices that were there at boot are known.
+    #[must_use]
+    pub const fn is_scanned(&self) -> bool {
+        self.scanned.get()
+    }
+
     /// Whether the devices that were there at boot are known, and each is
     /// connected or has failed.
     #[must_use]

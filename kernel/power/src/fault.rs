@@ -16,6 +16,9 @@ pub enum Fault {
     Io(IoError),
     /// The disk or its backend has gone.
     Gone,
+    /// Not every disk that the hypervisor offers is connected: what the others
+    /// hold is not known. The text says what is missing.
+    Unseen(&'static str),
     /// No memory for it.
     NoMemory,
     /// The machine or the disk cannot do it; the text says what.
@@ -50,6 +53,7 @@ impl Fault {
             Self::Timeout | Self::Image(firn_image::Error::Stalled { .. }) => "timeout",
             Self::Io(_) | Self::Image(firn_image::Error::Io { .. }) => "io",
             Self::Gone | Self::Image(firn_image::Error::Gone) => "gone",
+            Self::Unseen(_) => "unseen",
             Self::NoMemory | Self::Image(firn_image::Error::Memory(_)) => "no-memory",
             Self::Cannot(_) => "cannot",
             Self::Image(firn_image::Error::Damaged(_)) => "damaged",
@@ -75,6 +79,9 @@ impl Fault {
                 "see what the host's log says of the disk"
             }
             Self::Gone | Self::Image(firn_image::Error::Gone) => "attach the disk again",
+            Self::Unseen(_) => {
+                "see what `disks` and the host's log say; once it works, or is detached, boot again"
+            }
             Self::NoMemory | Self::Image(firn_image::Error::Memory(_)) => {
                 "give the guest more memory, or more grants"
             }
@@ -102,6 +109,7 @@ impl fmt::Display for Fault {
             Self::Timeout => f.write_str("it took too long"),
             Self::Io(error) => error.fmt(f),
             Self::Gone => f.write_str("the disk is gone"),
+            Self::Unseen(what) => write!(f, "{what}: there may be an image"),
             Self::NoMemory => f.write_str("memory has run out"),
             Self::Cannot(what) => f.write_str(what),
             Self::Image(error) => error.fmt(f),

@@ -27,6 +27,10 @@ pub trait Host: Time {
     /// Every disk, connected or not, in the order of names.
     fn disks(&self) -> Vec<Disk>;
 
+    /// What keeps the hypervisor's disks from being known: then there may be
+    /// more than [`Host::disks`] names.
+    fn unseen(&self) -> Option<&'static str>;
+
     /// The image code's handle to a disk. It reaches the queue whether the
     /// gate is open for jobs or not, as long as the disk is connected. While
     /// such a handle lives, nobody else takes completions of that queue, and

@@ -52,9 +52,11 @@ impl<H: Host> Run<'_, H> {
         self.store(Step::Look, disk, look).await
     }
 
-    /// Reads the headers of all disks. Those that cannot be read come beside.
+    /// Reads the headers of all disks. Those that cannot be read come beside, and
+    /// those that are offered and not connected: a machine that went on without
+    /// looking at them would leave them an image of an older state of the others.
     pub(crate) async fn look_at_all(&self) -> (Vec<Place>, Vec<Trouble>) {
-        let (mut places, mut unread) = (Vec::new(), Vec::new());
+        let (mut places, mut unread) = (Vec::new(), self.unseen());
         for disk in self.host.disks().iter().filter(|disk| is_connected(disk)) {
             match self.look_for_good(disk.id).await {
                 Ok(place) => places.extend(place),
@@ -62,6 +64,25 @@ impl<H: Host> Run<'_, H> {
             }
         }
         (places, unread)
+    }
+
+    /// What may hold an image and cannot be looked at.
+    fn unseen(&self) -> Vec<Trouble> {
+        let step = Step::Look;
+        let trouble = |disk, what| Trouble {
+            step,
+            disk,
+            fault: Fault::Unseen(what),
+        };
+        let mut unseen = Vec::new();
+        unseen.extend(self.host.unseen().map(|what| trouble(None, what)));
+        for disk in self.host.disks() {
+            // Who is closed was taken away.
+            if !is_connected(&disk) && disk.state != Lifecycle::Closed {
+                unseen.push(trouble(Some(disk.id), "it is offered, and not connected"));
+            }
+        }
+        unseen
     }
 
     /// What a disk is known by.

@@ -76,6 +76,10 @@ impl<X: firn_xen::Hal + 'static, H: firn_hyperv::Hal + 'static> Drives for AnyDr
         }
     }
 
+    fn unseen(&self) -> Option<&'static str> {
+        on!(self, drives => drives.unseen())
+    }
+
     fn find(&self, id: DiskId) -> Option<Self::Drive> {
         match self {
             Self::Xen(drives) => drives.find(id).map(AnyDrive::Xen),

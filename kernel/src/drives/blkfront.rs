@@ -56,6 +56,11 @@ impl<H: Hal + 'static> Drives for XenDrives<H> {
         vbds.map(|vbd| XenDrive::new(&self.xen, vbd)).collect()
     }
 
+    fn unseen(&self) -> Option<&'static str> {
+        let scanned = self.bus.is_scanned();
+        (!scanned).then_some("xenstore has not said which disks there are")
+    }
+
     fn find(&self, id: DiskId) -> Option<Self::Drive> {
         let vbd = self.bus.find(id)?;
         Some(XenDrive::new(&self.xen, vbd))

@@ -30,6 +30,9 @@ pub trait Drives: Time + Clone + Unpin + 'static {
     /// Every disk, connected or not.
     fn all(&self) -> Vec<Self::Drive>;
 
+    /// [`firn_power::Host::unseen`].
+    fn unseen(&self) -> Option<&'static str>;
+
     /// The disk of that name.
     fn find(&self, id: DiskId) -> Option<Self::Drive>;
 

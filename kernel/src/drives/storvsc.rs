@@ -62,6 +62,10 @@ impl<H: Hal + 'static> Drives for ScsiDrives<H> {
         all
     }
 
+    fn unseen(&self) -> Option<&'static str> {
+        self.bus.unseen()
+    }
+
     fn find(&self, id: DiskId) -> Option<Self::Drive> {
         let (controller, unit) = self.bus.find_with_controller(id)?;
         Some(ScsiDrive { controller, unit })

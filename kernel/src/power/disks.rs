@@ -93,6 +93,12 @@ impl<D: Drives> Disks<D> {
         disks
     }
 
+    /// [`firn_power::Host::unseen`].
+    #[must_use]
+    pub fn unseen(&self) -> Option<&'static str> {
+        self.drives.unseen()
+    }
+
     /// [`firn_power::Host::device`].
     pub fn device(&self, disk: DiskId) -> Result<DriveDevice<D>, Fault> {
         let drive = self.drive(disk)?;

@@ -146,6 +146,10 @@ impl Host for KernelHost {
             .list(&self.main_loop.names.borrow(), in_use)
     }
 
+    fn unseen(&self) -> Option<&'static str> {
+        self.all_disks().unseen()
+    }
+
     fn device(&self, disk: DiskId) -> Result<Self::Device, Fault> {
         self.all_disks().device(disk)
     }

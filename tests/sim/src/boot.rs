@@ -42,6 +42,8 @@ const PASS: u64 = 5_000;
 const PATIENCE: u32 = 8;
 /// The longest leap, in nanoseconds.
 const LEAP: u64 = 250_000_000;
+/// How long a kernel waits for its disks before it looks for an image.
+const SETTLE: Duration = Duration::from_secs(10);
 /// Nothing in here takes so many passes.
 const MOST_PASSES: u64 = 1_000_000;
 
@@ -109,6 +111,29 @@ impl Boot {
     /// When a disk does not connect.
     #[must_use]
     pub fn start(hardware: &Hardware, seed: u64) -> Rc<Self> {
+        let boot = Self::begin(hardware, seed);
+        boot.settle(Duration::MAX);
+        let fronts = boot.side.fronts();
+        let states: Vec<_> = fronts.iter().map(|f| (f.id, f.state)).collect();
+        let connected = |(_, state): &(DiskId, Lifecycle)| *state == Lifecycle::Freezing;
+        assert!(
+            states.len() == boot.count && states.iter().all(connected),
+            "{states:?}"
+        );
+        boot
+    }
+
+    /// The same, and not every disk need be connected before the time that a
+    /// kernel waits is over: `hinder` is told before anything happens.
+    #[must_use]
+    pub fn start_with(hardware: &Hardware, seed: u64, hinder: impl FnOnce(&Side)) -> Rc<Self> {
+        let boot = Self::begin(hardware, seed);
+        hinder(&boot.side);
+        boot.settle(SETTLE);
+        boot
+    }
+
+    fn begin(hardware: &Hardware, seed: u64) -> Rc<Self> {
         hardware.witness.borrow_mut().boot();
         hardware.arena.empty();
         let mut rng = SmallRng::seed_from_u64(seed);
@@ -142,25 +167,19 @@ impl Boot {
             idle: Cell::new(0),
         });
         CURRENT.set(Some(boot.clone()));
-        boot.connect();
         boot
     }
 
-    /// Runs until every disk is connected, and keeps an eye on those that come
-    /// later.
-    fn connect(&self) {
+    /// Runs until every disk is connected, or has failed, but no longer than
+    /// `limit`; keeps an eye on those that come later.
+    fn settle(&self, limit: Duration) {
+        let begun = self.now();
         for _ in 0..MOST_PASSES {
-            if self.side.is_settled() {
+            if self.side.is_settled() || self.now().since(begun) >= limit {
                 break;
             }
             let _ = self.pass();
         }
-        let states: Vec<_> = self.side.fronts().iter().map(|f| (f.id, f.state)).collect();
-        let connected = |(_, state): &(DiskId, Lifecycle)| *state == Lifecycle::Freezing;
-        assert!(
-            states.len() == self.count && states.iter().all(connected),
-            "{states:?}"
-        );
         self.tasks.spawn(async {
             let Some(boot) = current() else { return };
             let may = || !boot.undecided.get() && !boot.parked.get();

@@ -58,6 +58,10 @@ impl Host for SimHost {
         self.0.disks.list(&self.0.names.borrow(), in_use)
     }
 
+    fn unseen(&self) -> Option<&'static str> {
+        self.0.disks.unseen()
+    }
+
     fn device(&self, disk: DiskId) -> Result<Self::Device, Fault> {
         self.0.disks.device(disk)
     }

@@ -211,6 +211,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "if may() && false {\n                let drives",
     ),
     mutant(
+        "a boot goes on cold before every disk is connected",
+        LOOK,
+        "(Vec::new(), self.unseen());",
+        "(Vec::new(), Vec::new());",
+    ),
+    mutant(
         "nobody looks at disks that came during a freeze",
         LATE,
         "self.0.drives.changed().notify();",

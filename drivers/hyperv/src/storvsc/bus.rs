@@ -4,7 +4,7 @@ use super::controller::{Controller, ControllerConfig};
 use super::disks::Unit;
 use super::error::StepError;
 use crate::hal::Hal;
-use crate::vmbus::Vmbus;
+use crate::vmbus::{BusState, Vmbus};
 use crate::wire::Guid;
 use crate::wire::vmbus::class;
 use alloc::rc::Rc;
@@ -109,6 +109,22 @@ impl<H: Hal + 'static> ScsiBus<H> {
     pub fn is_settled(&self) -> bool {
         let all = self.controllers.borrow();
         self.scanned.get() && all.iter().all(|controller| controller.is_settled())
+    }
+
+    /// What keeps the disks that the host has from being known; `None` as well
+    /// where there is no bus, and so no disk.
+    #[must_use]
+    pub fn unseen(&self) -> Option<&'static str> {
+        match self.bus.state() {
+            BusState::Disconnected | BusState::Failed => return None,
+            BusState::Changing => return Some("the host has not answered on VMBus"),
+            BusState::Connected(_) => {}
+        }
+        if !self.scanned.get() {
+            return Some("the host has not said which controllers there are");
+        }
+        let all = self.controllers.borrow();
+        all.iter().find_map(|controller| controller.unseen())
     }
 
     /// Takes up no more controllers, or takes up what came meanwhile: a freeze

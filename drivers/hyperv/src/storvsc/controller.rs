@@ -170,6 +170,16 @@ impl<H: Hal> Controller<H> {
         !self.ready.get() && self.wire.offence.get().is_none() && self.offer().is_ok()
     }
 
+    /// What keeps its disks from being known.
+    pub(super) fn unseen(&self) -> Option<&'static str> {
+        if !self.ready.get() {
+            let offered = self.offer().is_ok();
+            return offered.then_some("a SCSI controller is offered, and not connected");
+        }
+        let all = self.unusable.borrow().is_empty();
+        (!all).then_some("a unit of a SCSI controller cannot be used")
+    }
+
     /// Whether a disk uses its channel.
     pub(super) fn is_used(&self) -> bool {
         let connected = |unit: &Rc<Unit<H>>| unit.front.borrow().inbox.is_some();

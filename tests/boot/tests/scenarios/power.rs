@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use firn_boot_tests::disks::flip_byte;
-use firn_boot_tests::{Live, Scene, again};
-use firn_lab::{Exit, Host};
+use firn_boot_tests::{Bench, Live, Scene, again};
+use firn_lab::{Exit, GuestSpec, Host};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -83,6 +83,42 @@ fn a_damaged_image_waits_for_a_decision() -> Result<()> {
 
         flip_byte(image.file(), (64 << 10) + (16 << 10))?;
         scene.boot("", &disks)?.off()?;
+        scene.finish()
+    })
+}
+
+/// A boot whose image disk does not connect changes nothing, whatever it is told:
+/// a later one restores.
+#[test]
+fn an_image_that_cannot_be_seen_is_not_forgotten() -> Result<()> {
+    again(|| {
+        let scene = Scene::new(Host::Xen)?;
+        let ([_data, _image], disks) = scene.two_disks()?;
+        let first = scene.boot("", &disks)?;
+        first.begin("freeze image=xvdb then=poweroff")?;
+        event(&first, "frozen")?;
+        first.guest.wait_exit(SOON)?;
+
+        let cmdline = "log=debug on-refusal=cold -- crash";
+        let mut spec = GuestSpec::new("firn", Bench::elf())
+            .with_cmdline(cmdline)
+            .paused();
+        spec.disks = disks.to_vec();
+        let second = scene.start_spec(&spec)?;
+        let domain = second.guest.domain().context("no domain")?;
+        let key = format!("/local/domain/{domain}/device/vbd/51728/backend");
+        scene.bench.lab.run(&format!("xenstore-rm {key}"))?;
+        second.guest.unpause()?;
+        let refused = event(&second, "refused")?;
+        ensure!(refused["why"] == "unseen", "{refused}");
+        ensure!(refused["disk"] == "xvdb", "{refused}");
+        second.refused("cold", "unseen")?;
+        second.refused("verify disk=xvda size=1M", "disk-not-live")?;
+        second.guest.destroy()?;
+
+        let third = scene.start("", "crash", &disks)?;
+        event(&third, "restored")?;
+        third.off()?;
         scene.finish()
     })
 }
