@@ -14,6 +14,8 @@ use crate::pm;
 /// Where the RSDP lies, in its own page; the tables follow.
 pub const BASE: u64 = 0xe_0000;
 const TABLES: u64 = BASE + 0x1000;
+/// The RSDP's size, as ACPI has it since version 2.
+pub const RSDP_BYTES: usize = 36;
 
 const OEM: [u8; 6] = *b"FIRN  ";
 const TABLE: [u8; 8] = *b"FIRNHOST";

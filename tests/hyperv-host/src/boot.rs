@@ -1,5 +1,6 @@
-//! Loading a kernel and entering it as openvmm does: long mode on an identity map,
-//! RSI at the zero page (Linux' x86 boot protocol, 64-bit).
+//! Loading a kernel and entering it: as openvmm does, in long mode on an identity
+//! map, RSI at the zero page (Linux' x86 boot protocol, 64-bit), or as GRUB does,
+//! from a boot medium.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek};
@@ -14,7 +15,9 @@ use linux_loader::loader::{BzImage, Elf, KernelLoader};
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::acpi;
+use crate::medium::{Medium, Start};
 use crate::memory::Memory;
+use crate::multiboot;
 use crate::options::Options;
 
 /// Where everything lies; kernels begin at [`KERNEL`].
@@ -36,33 +39,64 @@ const BOOT_FLAG: u16 = 0xaa55;
 const CODE: u16 = 0x10;
 const DATA: u16 = 0x18;
 const TASK: u16 = 0x20;
+const CODE_32: u16 = 0x28;
+const SEGMENTS: usize = 6;
 
 /// Present, writable; and for the lowest level: 2 MiB at once.
 const TABLE_ENTRY: u64 = 3;
 const LARGE_PAGE: u64 = 0x83;
 
+/// How the processor enters the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// In long mode, RSI at the zero page.
+    Linux(u64),
+    /// In 32-bit protected mode, EBX at the boot information.
+    Multiboot {
+        /// The first instruction.
+        entry: u64,
+        /// The boot information.
+        info: u64,
+    },
+}
+
 /// Loads all that the guest finds; gives its entry.
 ///
 /// # Errors
-/// A file is missing, is no kernel, or does not fit.
-pub fn load(memory: &Memory, options: &Options) -> Result<u64> {
+/// A file is missing, is no kernel or medium, or does not fit.
+pub fn load(memory: &Memory, options: &Options) -> Result<Entry> {
+    if let Some(path) = &options.media {
+        let start = Medium::open(path)?.start();
+        return load_as_grub(memory, &start.with_context(|| path.display().to_string())?);
+    }
     let path = options.kernel.as_deref().context("no kernel")?;
     let (header, entry, end) =
         kernel(memory.map(), path).with_context(|| format!("loading {}", path.display()))?;
     let initrd = options.initrd.as_deref();
     let initrd = initrd.map(|path| ramdisk(memory, path, end)).transpose()?;
     surround(memory, options, header, initrd)?;
-    Ok(entry)
+    Ok(Entry::Linux(entry))
+}
+
+/// Loads what a medium starts.
+fn load_as_grub(memory: &Memory, start: &Start) -> Result<Entry> {
+    let (map, tables) = (memory.map(), acpi::tables());
+    map.write_slice(&tables, GuestAddress(acpi::BASE))?;
+    // The processor has its segments from here, until the kernel brings its own.
+    write_gdt(map)?;
+    let ranges = ranges(memory.bytes(), tables.len() as u64);
+    let rsdp = &tables[..acpi::RSDP_BYTES];
+    multiboot::load(map, &start.kernel, &start.cmdline, &ranges, rsdp)
 }
 
 /// Loads a few instructions instead of a kernel; gives their entry.
 ///
 /// # Errors
 /// They do not fit.
-pub fn load_code(memory: &Memory, code: &[u8], options: &Options) -> Result<u64> {
+pub fn load_code(memory: &Memory, code: &[u8], options: &Options) -> Result<Entry> {
     memory.map().write_slice(code, GuestAddress(KERNEL))?;
     surround(memory, options, setup_header::default(), None)?;
-    Ok(KERNEL)
+    Ok(Entry::Linux(KERNEL))
 }
 
 /// Everything but the kernel.
@@ -144,12 +178,7 @@ fn zero_page(
     if let Some((at, size)) = initrd {
         (params.hdr.ramdisk_image, params.hdr.ramdisk_size) = (at, size);
     }
-    let behind = (acpi::BASE + acpi_bytes).next_multiple_of(PAGE);
-    let ranges = [
-        (0, acpi::BASE, E820_RAM),
-        (acpi::BASE, behind, E820_ACPI),
-        (behind, memory, E820_RAM),
-    ];
+    let ranges = ranges(memory, acpi_bytes);
     for (entry, (from, to, kind)) in params.e820_table.iter_mut().zip(ranges) {
         *entry = boot_e820_entry {
             addr: from,
@@ -161,13 +190,24 @@ fn zero_page(
     params
 }
 
+/// What lies where in memory: first, behind the last, and e820's kind.
+fn ranges(memory: u64, acpi_bytes: u64) -> [(u64, u64, u32); 3] {
+    let behind = (acpi::BASE + acpi_bytes).next_multiple_of(PAGE);
+    [
+        (0, acpi::BASE, E820_RAM),
+        (acpi::BASE, behind, E820_ACPI),
+        (behind, memory, E820_RAM),
+    ]
+}
+
 fn write_gdt(map: &GuestMemoryMmap) -> Result<()> {
-    let gdt: [u64; 5] = [
+    let gdt: [u64; SEGMENTS] = [
         0,
         0,
         0x00af_9b00_0000_ffff,
         0x00cf_9300_0000_ffff,
         0x008f_8b00_0000_ffff,
+        0x00cf_9b00_0000_ffff,
     ];
     let bytes: Vec<u8> = gdt.into_iter().flat_map(u64::to_le_bytes).collect();
     Ok(map.write_slice(&bytes, GuestAddress(GDT))?)
@@ -191,18 +231,29 @@ fn write_page_tables(map: &GuestMemoryMmap) -> Result<()> {
 
 /// The general registers at the entry.
 #[must_use]
-pub fn registers(entry: u64) -> kvm_regs {
-    kvm_regs {
-        rip: entry,
-        rsi: ZERO_PAGE,
+pub fn registers(entry: Entry) -> kvm_regs {
+    let registers = kvm_regs {
         rflags: 2,
         ..kvm_regs::default()
+    };
+    match entry {
+        Entry::Linux(rip) => kvm_regs {
+            rip,
+            rsi: ZERO_PAGE,
+            ..registers
+        },
+        Entry::Multiboot { entry, info } => kvm_regs {
+            rip: entry,
+            rax: multiboot::MAGIC,
+            rbx: info,
+            ..registers
+        },
     }
 }
 
 /// The system registers at the entry.
 #[must_use]
-pub fn system_registers(reset: kvm_sregs) -> kvm_sregs {
+pub fn system_registers(reset: kvm_sregs, entry: Entry) -> kvm_sregs {
     let segment = |selector, type_, s, l, db, limit| kvm_segment {
         limit,
         selector,
@@ -216,21 +267,28 @@ pub fn system_registers(reset: kvm_sregs) -> kvm_sregs {
     };
     let data = segment(DATA, 3, 1, 0, 1, u32::MAX);
     let mut sregs = kvm_sregs {
-        cs: segment(CODE, 11, 1, 1, 0, u32::MAX),
         ds: data,
         es: data,
         fs: data,
         gs: data,
         ss: data,
         tr: segment(TASK, 11, 0, 0, 0, 0xffff),
-        // Protection and paging; PAE; SCE, LME, LMA, NXE.
-        cr0: 0x8000_0001,
-        cr3: PAGE_TABLES,
-        cr4: 0x20,
-        efer: 0xd01,
         ..reset
     };
-    (sregs.gdt.base, sregs.gdt.limit) = (GDT, 5 * 8 - 1);
+    match entry {
+        Entry::Linux(_) => {
+            sregs.cs = segment(CODE, 11, 1, 1, 0, u32::MAX);
+            // Protection and paging; PAE; SCE, LME, LMA, NXE.
+            (sregs.cr0, sregs.cr3) = (0x8000_0001, PAGE_TABLES);
+            (sregs.cr4, sregs.efer) = (0x20, 0xd01);
+        }
+        Entry::Multiboot { .. } => {
+            sregs.cs = segment(CODE_32, 11, 1, 0, 1, u32::MAX);
+            // Protection, and nothing else.
+            (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (1, 0, 0, 0);
+        }
+    }
+    (sregs.gdt.base, sregs.gdt.limit) = (GDT, SEGMENTS as u16 * 8 - 1);
     (sregs.idt.base, sregs.idt.limit) = (0, 0);
     sregs
 }

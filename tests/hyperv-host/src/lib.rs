@@ -1,8 +1,9 @@
 //! A small monitor on KVM that is a Hyper-V host to its one guest.
 //!
 //! It starts an ELF file (or a Linux bzImage) by Linux's 64-bit entry, as
-//! Microsoft's openvmm does, on a machine without PIT and PIC: COM1 is standard
-//! input and output, power-off goes through the ACPI PM block. CPUID, MSRs,
+//! Microsoft's openvmm does, or the kernel of a boot medium as GRUB does, on a
+//! machine without PIT and PIC: COM1 is standard input and output, power-off goes
+//! through the ACPI PM block. CPUID, MSRs,
 //! hypercalls and the SynIC are done here, in user space, so KVM needs nothing of
 //! Hyper-V itself; VMBus and storvsp are the peers of `firn-peers`, over disk
 //! files.
@@ -17,7 +18,9 @@ pub mod chipset;
 pub mod disk;
 pub mod end;
 pub mod machine;
+pub mod medium;
 pub mod memory;
+mod multiboot;
 pub mod options;
 pub mod partition;
 pub mod pm;

@@ -13,7 +13,7 @@ use kvm_ioctls::{
 };
 
 use crate::attention::Attention;
-use crate::boot;
+use crate::boot::{self, Entry};
 use crate::chipset::Chipset;
 use crate::end::{End, Place};
 use crate::memory::Memory;
@@ -69,7 +69,7 @@ impl Machine {
     fn with(
         options: &Options,
         attention: Arc<Attention>,
-        load: impl Fn(&Memory, &Options) -> Result<u64>,
+        load: impl Fn(&Memory, &Options) -> Result<Entry>,
     ) -> Result<Self> {
         let (kvm, vm) = empty()?;
         let memory = Memory::new(options.memory)?;
@@ -285,7 +285,7 @@ fn enable(vm: &VmFd, cap: u32, argument: u64) -> Result<()> {
 }
 
 /// Brings the processor to the guest's entry.
-fn set_up(vcpu: &VcpuFd, entry: u64) -> Result<()> {
+fn set_up(vcpu: &VcpuFd, entry: Entry) -> Result<()> {
     let entries = MTRRS.map(|(index, data)| kvm_msr_entry {
         index,
         data,
@@ -293,8 +293,9 @@ fn set_up(vcpu: &VcpuFd, entry: u64) -> Result<()> {
     });
     vcpu.set_msrs(&Msrs::from_entries(&entries)?)
         .context("setting the MTRRs")?;
-    let system = boot::system_registers(vcpu.get_sregs()?);
-    vcpu.set_sregs(&system).context("entering long mode")?;
+    let system = boot::system_registers(vcpu.get_sregs()?, entry);
+    vcpu.set_sregs(&system)
+        .context("entering the guest's mode")?;
     vcpu.set_regs(&boot::registers(entry))?;
     Ok(())
 }

@@ -16,8 +16,16 @@ use firn_hyperv::wire::{vmbus, vstor};
 #[command(name = "firn-hyperv-host")]
 pub struct Options {
     /// An ELF file with a Linux 64-bit entry, or a bzImage.
-    #[arg(long, value_name = "FILE", required_unless_present = "probe")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["probe", "media"])]
     pub kernel: Option<PathBuf>,
+    /// A boot medium of `cargo xtask image build` (raw, VHD or VHDX) instead: its
+    /// kernel is entered as GRUB does, with the medium's command line. The guest
+    /// sees it as a disk of controller 0, to be read only.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "cmdline"])]
+    pub media: Option<PathBuf>,
+    /// The boot medium's unit.
+    #[arg(long, value_name = "LUN", default_value_t = 0, requires = "media")]
+    pub media_lun: u8,
     /// Only find out whether this machine's KVM does.
     #[arg(long)]
     pub probe: bool,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use firn_block::{Gfn, PAGE};
 use firn_hyperv::Hal;
 use firn_hyperv::hypercall::Hypercall;
@@ -16,6 +16,7 @@ use firn_peers::hyperv::{HostConfig, HvMachine, Lun, Storvsp, StorvspConfig, Vmb
 
 use crate::attention::Attention;
 use crate::disk;
+use crate::medium::Medium;
 use crate::memory::Memory;
 use crate::options::Options;
 
@@ -43,6 +44,8 @@ const VERSION_LEAF: u32 = 0x4000_0002;
 const LIMITS_LEAF: u32 = 0x4000_0005;
 /// The reference time's units of 100 ns in a second.
 const UNITS: u128 = 10_000_000;
+/// What disks are called that were given no name: from here on.
+const NAME: u64 = 0x6002_2480_0000_0000;
 
 /// One guest's partition.
 pub struct Partition {
@@ -279,19 +282,29 @@ fn controllers(options: &Options, attention: &Arc<Attention>) -> Result<Vec<Stor
             instance,
             ..StorvspConfig::default()
         });
+        let medium = options.media.as_ref().filter(|_| number == 0);
+        if let Some(path) = medium {
+            let mut lun = Lun::new(Medium::open(path)?.disk()).named(NAME);
+            lun.read_only = true;
+            controller.plug(options.media_lun, lun);
+        }
+        let taken = |unit: &u8| medium.is_some() && *unit == options.media_lun;
         let disks = options.disk.iter().zip(1..);
         let its = disks.filter(|(disk, _)| disk.controller == number);
-        for (unit, (arg, place)) in (0..).zip(its) {
+        let units = (0..).filter(|unit| !taken(unit));
+        for (unit, (arg, place)) in units.zip(its) {
+            let unit = arg.lun.unwrap_or(unit);
+            ensure!(!taken(&unit), "unit {unit} is the boot medium's");
             let attention = Arc::clone(attention);
             let wake = move || attention.want();
             let (disk, sector) = disk::open(&arg.path, arg.read_only, arg.sector, wake)?;
-            let name = arg.naa.unwrap_or(0x6002_2480_0000_0000 + place);
+            let name = arg.naa.unwrap_or(NAME + place);
             let mut lun = Lun::new(disk).blocks_of(sector).named(name);
             lun.read_only = arg.read_only;
             if sector > 512 {
                 lun.physical_exponent = 0;
             }
-            controller.plug(arg.lun.unwrap_or(unit), lun);
+            controller.plug(unit, lun);
         }
         all.push(controller);
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use firn_lab_agent::Request;
 
 use crate::cache::sha256;
@@ -68,6 +68,9 @@ pub struct GuestSpec {
     pub name: String,
     /// The ELF file (or Linux image) on the driving machine.
     pub kernel: PathBuf,
+    /// What it names is a boot medium with a command line of its own, which becomes
+    /// the guest's first disk (on Hyper-V).
+    pub medium: bool,
     /// A ramdisk on the driving machine.
     pub ramdisk: Option<PathBuf>,
     /// The command line.
@@ -92,6 +95,7 @@ impl GuestSpec {
         Self {
             name: name.into(),
             kernel: kernel.into(),
+            medium: false,
             ramdisk: None,
             cmdline: String::new(),
             memory: 128,
@@ -99,6 +103,15 @@ impl GuestSpec {
             disks: Vec::new(),
             paused: false,
             extra: Vec::new(),
+        }
+    }
+
+    /// A guest like that, started from a boot medium: raw, VHD or VHDX.
+    #[must_use]
+    pub fn from_medium(name: &str, medium: impl Into<PathBuf>) -> Self {
+        Self {
+            medium: true,
+            ..Self::new(name, medium)
         }
     }
 
@@ -188,6 +201,10 @@ pub(crate) struct Domain {
 
 impl Guest {
     pub(crate) fn start(lab: &Lab, spec: &GuestSpec) -> Result<Self> {
+        ensure!(
+            !spec.medium || lab.host() == Host::HyperV,
+            "this host starts no boot media"
+        );
         let files = upload(lab, spec)?;
         let name = files.name.clone();
         let started = match lab.host() {

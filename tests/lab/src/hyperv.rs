@@ -13,8 +13,12 @@ const COMPLAINT: &str = "hyperv-host: complaint: ";
 pub(crate) fn command_line(monitor: &Monitor, spec: &GuestSpec, files: &Files) -> Vec<String> {
     let mut argv = monitor.program.clone();
     let mut add = |flag: &str, value: String| argv.extend([flag.to_owned(), value]);
-    add("--kernel", files.kernel.clone());
-    add("--cmdline", spec.cmdline.clone());
+    if spec.medium {
+        add("--media", files.kernel.clone());
+    } else {
+        add("--kernel", files.kernel.clone());
+        add("--cmdline", spec.cmdline.clone());
+    }
     add("--memory", spec.memory.to_string());
     add("--early", monitor.early.clone());
     if let Some(ramdisk) = &files.ramdisk {

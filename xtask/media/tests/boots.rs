@@ -3,14 +3,16 @@
 //! it says so and ends.
 //!
 //! QEMU's VMBus needs KVM and has no disks, so nothing here can go on from
-//! there to a disk on VMBus.
+//! there to a disk on VMBus: `vmbus.rs` does, without firmware.
+
+mod made;
 
 use std::sync::OnceLock;
 
-use anyhow::{Context, Result, ensure};
-use firn_boot_tests::{Bench, Emulator};
+use anyhow::{Result, ensure};
+use firn_boot_tests::Emulator;
 use firn_lab::{Cache, Packages};
-use firn_media::{Format, disk, save};
+use firn_media::{Format, save};
 
 const CMDLINE: &str = "log=info colour=red -- disks; poweroff";
 /// What is to be read on COM1 and at port 0xE9 alike.
@@ -30,15 +32,7 @@ enum Firmware {
 /// The tools and the disk, made once.
 fn made() -> Result<&'static (Packages, Vec<u8>)> {
     static MADE: OnceLock<Result<(Packages, Vec<u8>), String>> = OnceLock::new();
-    let make = || {
-        let tools = Packages::of_media(&Cache::open()?, &|step| eprintln!("media: {step}"))?;
-        let path = Bench::elf();
-        let elf = std::fs::read(&path)
-            .with_context(|| format!("no {}: build it first", path.display()))?;
-        let disk = disk(&tools, &elf, CMDLINE)?;
-        anyhow::Ok((tools, disk))
-    };
-    let made = MADE.get_or_init(|| make().map_err(|e| format!("{e:#}")));
+    let made = MADE.get_or_init(|| made::make(CMDLINE).map_err(|e| format!("{e:#}")));
     made.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
 }
 
