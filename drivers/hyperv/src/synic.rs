@@ -142,6 +142,11 @@ impl Synic {
         signal
     }
 
+    /// Has a channel's flag notify a signal of somebody's.
+    pub fn share(&self, relid: u32, signal: Rc<Signal>) {
+        self.signals.borrow_mut().insert(relid, signal);
+    }
+
     /// Forgets a channel: its number may be another's soon.
     pub fn forget(&self, relid: u32) {
         self.take_event(relid);

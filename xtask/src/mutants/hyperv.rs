@@ -13,6 +13,10 @@ const SEND: &str = "drivers/hyperv/src/ring/send.rs";
 const RECEIVE: &str = "drivers/hyperv/src/ring/receive.rs";
 const PACKET: &str = "drivers/hyperv/src/storvsc/packet.rs";
 const LINK: &str = "drivers/hyperv/src/storvsc/link.rs";
+const TAKE: &str = "drivers/hyperv/src/storvsc/receive.rs";
+const PORT: &str = "drivers/hyperv/src/storvsc/port.rs";
+const CONTROLLER: &str = "drivers/hyperv/src/storvsc/controller.rs";
+const SUBCHANNELS: &str = "drivers/hyperv/src/storvsc/subchannels.rs";
 const WIRE: &str = "drivers/hyperv/src/storvsc/wire.rs";
 const COMPLETE: &str = "drivers/hyperv/src/storvsc/complete.rs";
 const DISKS: &str = "drivers/hyperv/src/storvsc/disks.rs";
@@ -141,15 +145,15 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "news of the host are not looked for on an idle ring",
-        LINK,
-        "Ok(self.interrupts && self.pieces == 0 && self.arm()?)",
-        "Ok(false && self.arm()?)",
+        TAKE,
+        "Ok(self.interrupts && self.pieces == 0 && self.ports[0].arm()?)",
+        "Ok(false && self.ports[0].arm()?)",
     ),
     mutant(
         "an answer for the control path is waited for on a masked ring",
-        LINK,
-        "Ok(self.interrupts && self.pieces == 0 && self.arm()?)",
-        "Ok(self.interrupts && self.outstanding() == 0 && self.arm()?)",
+        TAKE,
+        "Ok(self.interrupts && self.pieces == 0 && self.ports[0].arm()?)",
+        "Ok(self.interrupts && self.outstanding() == 0 && self.ports[0].arm()?)",
     ),
     mutant(
         "an answer that a disk's poll takes wakes nobody",
@@ -189,9 +193,93 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "polling takes interrupts",
-        LINK,
+        PORT,
         "self.channel.ring.receive.mask();\n        }",
         "}",
+    ),
+    mutant(
+        "all requests go by the first channel",
+        PORT,
+        "if busy(last) >= busy(least).saturating_add(RUN) {",
+        "if busy(last) == usize::MAX {",
+    ),
+    mutant(
+        "a batch costs a signal for each request",
+        PORT,
+        "if busy(last) >= busy(least).saturating_add(RUN) {\n        least\n    } else {\n        last\n    }",
+        "let _ = last; least",
+    ),
+    mutant(
+        "a completion counts by whichever channel it comes",
+        TAKE,
+        "if waits.port != number {",
+        "if waits.port == u16::MAX {",
+    ),
+    mutant(
+        "only the first channel is looked at",
+        TAKE,
+        "for step in 0..self.ports.len() {",
+        "for step in 0..1 {",
+    ),
+    mutant(
+        "no event is asked for of further channels",
+        TAKE,
+        "if self.interrupts && (at == 0 || port.in_flight > 0) {",
+        "if self.interrupts && at == 0 {",
+    ),
+    mutant(
+        "signals of further channels wake nobody",
+        LINK,
+        "channel.share_events(self.events());",
+        "",
+    ),
+    mutant(
+        "what was in flight on a channel that went is forgotten",
+        LINK,
+        "inbox.push_back((piece, Ended::Bad(Condition::Aborted)));",
+        "let _ = (piece, inbox);",
+    ),
+    mutant(
+        "a channel that was taken back is used on",
+        FOLLOW,
+        "self.drop_lost_channels().await;",
+        "",
+    ),
+    mutant(
+        "the first channel closes before the others",
+        CONTROLLER,
+        "for channel in channels.into_iter().rev() {",
+        "for channel in channels {",
+    ),
+    mutant(
+        "a channel that was given up half-way outlives the first one",
+        CONTROLLER,
+        "self.close_left_open().await;",
+        "",
+    ),
+    mutant(
+        "as many channels are asked for as the host says",
+        SUBCHANNELS,
+        "let asked = most.min(self.config.subchannels).min(MOST_SUBCHANNELS);",
+        "let asked = most.min(self.config.subchannels.max(4)).min(MOST_SUBCHANNELS.max(9));",
+    ),
+    mutant(
+        "an old version is asked for further channels",
+        SUBCHANNELS,
+        "if asked == 0 || !self.version().is_some_and(Version::has_subchannels) {",
+        "if asked == 0 {",
+    ),
+    mutant(
+        "a refusal of further channels is taken for a yes",
+        SUBCHANNELS,
+        "Ok(answer) if answer.status == Status::SUCCESS => {}",
+        "Ok(answer) if answer.status != Status::REVISION_MISMATCH => {}",
+    ),
+    mutant(
+        "a late answer to the wish for channels is somebody's",
+        LINK,
+        "*waiter = Waiter::Nobody;",
+        "let _ = waiter;",
     ),
     mutant(
         "a request that was cut short succeeds",

@@ -2,7 +2,7 @@
 
 use super::controller::Controller;
 use super::error::ConnectError;
-use super::link::{Command, Own, Waiter};
+use super::link::{Command, Link, Own, Waiter};
 use super::packet::{self, Answer, Direction, Ended};
 use crate::hal::Hal;
 use crate::wire::vstor::{Operation, PACKET, Status};
@@ -26,7 +26,8 @@ impl<H: Hal> Controller<H> {
         operation: Operation,
         packet: &[u8; PACKET],
     ) -> Result<Answer, ConnectError> {
-        let answer = self.ask(packet).await?;
+        let until = self.now() + self.config.deadline;
+        let answer = self.ask(packet, until).await?;
         match answer.status {
             Status::SUCCESS => Ok(answer),
             status => Err(ConnectError::Refused(operation, status)),
@@ -34,15 +35,18 @@ impl<H: Hal> Controller<H> {
     }
 
     /// Sends a packet of the handshake and waits for the answer.
-    pub(super) async fn ask(&self, packet: &[u8; PACKET]) -> Result<Answer, ConnectError> {
+    pub(super) async fn ask(
+        &self,
+        packet: &[u8; PACKET],
+        until: Instant,
+    ) -> Result<Answer, ConnectError> {
+        let step = "a packet of the handshake";
         let ticket = self.wire.with(|link| {
-            let ticket = link.new_ticket();
-            Ok(link.send_plain(packet, ticket)?.then_some(ticket))
+            let (ticket, scsi) = (link.new_ticket(), false);
+            let sent = link.send_plain(packet, Waiter::Own { ticket, scsi })?;
+            Ok(sent.then_some(ticket))
         });
-        match self
-            .answer(ticket.flatten(), "a packet of the handshake")
-            .await?
-        {
+        match self.answer(ticket.flatten(), step, until).await? {
             Own::Answer(answer) => Ok(answer),
             Own::Ended(_) => Err(ConnectError::Failed("the handshake")),
         }
@@ -102,7 +106,8 @@ impl<H: Hal> Controller<H> {
                 Ok(link.send(&command, waiter)?.then_some(ticket))
             })
         };
-        match self.answer(ticket.flatten(), name).await? {
+        let until = self.now() + self.config.deadline;
+        match self.answer(ticket.flatten(), name, until).await? {
             Own::Ended(ended) => Ok(ended),
             Own::Answer(_) => Err(ConnectError::Failed(name)),
         }
@@ -120,17 +125,21 @@ impl<H: Hal> Controller<H> {
     }
 
     /// Shows the host what was sent, and waits for the answer to it.
-    async fn answer(&self, ticket: Option<u64>, step: &'static str) -> Result<Own, ConnectError> {
+    async fn answer(
+        &self,
+        ticket: Option<u64>,
+        step: &'static str,
+        until: Instant,
+    ) -> Result<Own, ConnectError> {
         let Some(ticket) = ticket else {
             self.check()?;
             return Err(ConnectError::Deadline(step));
         };
-        let until = self.now() + self.config.deadline;
         self.wire.with(|link| link.kick());
         loop {
             let events = {
                 let link = self.wire.link.borrow();
-                link.as_ref().map(|link| link.channel.events())
+                link.as_ref().map(Link::events)
             };
             let Some(events) = events else {
                 return Err(ConnectError::Busy);
@@ -146,6 +155,10 @@ impl<H: Hal> Controller<H> {
             }
             self.check()?;
             if self.now() >= until {
+                self.wire.with(|link| {
+                    link.forget(ticket);
+                    Ok(())
+                });
                 return Err(ConnectError::Deadline(step));
             }
             if self.wire.with(|link| link.arm()) == Some(true) {
@@ -184,15 +197,13 @@ impl<H: Hal> Controller<H> {
     /// Whether the host has taken the channel back, or forgot the bus.
     pub(super) fn is_rescinded(&self) -> bool {
         let link = self.wire.link.borrow();
-        link.as_ref()
-            .is_some_and(|link| link.channel.is_rescinded())
+        link.as_ref().is_some_and(Link::is_rescinded)
     }
 
     /// Has the host end everything that is in flight.
     pub(super) fn send_reset(&self) {
         self.wire.with(|link| {
-            let ticket = link.new_ticket();
-            link.send_plain(&packet::plain(Operation::RESET_BUS), ticket)?;
+            link.send_plain(&packet::plain(Operation::RESET_BUS), Waiter::Nobody)?;
             link.kick()
         });
     }

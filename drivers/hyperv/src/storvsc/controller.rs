@@ -5,9 +5,10 @@ use super::error::ConnectError;
 use super::link::Link;
 use super::offence::Offence;
 use super::packet;
+use super::subchannels::{MOST_SUBCHANNELS, Shortfall};
 use super::wire::Wire;
 use crate::hal::Hal;
-use crate::vmbus::{Channel, ChannelConfig, Offer, Vmbus};
+use crate::vmbus::{BusError, Channel, ChannelConfig, Offer, Vmbus};
 use crate::wire::Guid;
 use crate::wire::vmbus::class;
 use crate::wire::vstor::{Operation, Status, Version};
@@ -23,8 +24,13 @@ use firn_task::{Instant, Signal};
 /// What a controller may use, and how long it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControllerConfig {
-    /// Pages of each ring, the control page included.
+    /// Pages of each ring of the first channel, the control page included.
     pub ring_pages: usize,
+    /// Most further channels: [`MOST_SUBCHANNELS`] at most. Each has two rings of up
+    /// to 16 pages.
+    pub subchannels: u16,
+    /// How long the host may take to offer them; those that come later are not used.
+    pub subchannel_deadline: Duration,
     /// Most packets in flight.
     pub depth: u32,
     /// Most bytes of one packet.
@@ -45,6 +51,8 @@ impl Default for ControllerConfig {
     fn default() -> Self {
         Self {
             ring_pages: 32,
+            subchannels: MOST_SUBCHANNELS,
+            subchannel_deadline: Duration::from_secs(10),
             depth: 128,
             max_transfer: 512 << 10,
             max_version: Version::V6_2,
@@ -79,6 +87,8 @@ pub struct Controller<H: Hal> {
     pub(super) unusable: RefCell<Vec<(u8, ConnectError)>>,
     /// Most bytes of a request on the present connection.
     pub(super) most: Cell<u32>,
+    /// Why there are fewer channels than the host said that there may be.
+    pub(super) shortfall: Cell<Option<Shortfall>>,
     pub(super) reset_sent: Cell<bool>,
     /// Notified when a disk came, went or changed its state.
     pub(super) changed: Rc<Signal>,
@@ -124,6 +134,7 @@ impl<H: Hal> Controller<H> {
             error: Cell::new(None),
             unusable: RefCell::default(),
             most: Cell::new(0),
+            shortfall: Cell::new(None),
             reset_sent: Cell::new(false),
             changed: changed.clone(),
         })
@@ -210,6 +221,18 @@ impl<H: Hal> Controller<H> {
         self.wire.link.borrow().as_ref()?.version
     }
 
+    /// Channels of the present connection; zero without one.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.wire.link.borrow().as_ref().map_or(0, Link::channels)
+    }
+
+    /// Why it has fewer channels than the host said that it may have.
+    #[must_use]
+    pub const fn shortfall(&self) -> Option<Shortfall> {
+        self.shortfall.get()
+    }
+
     /// Notified when a disk came, went or changed its state.
     #[must_use]
     pub const fn changed(&self) -> &Rc<Signal> {
@@ -263,6 +286,7 @@ impl<H: Hal> Controller<H> {
         free.then_some(Change(&self.changing))
     }
 
+    /// The first channel, the handshake on it, further channels, disks.
     async fn open_and_scan(&self) -> Result<(), ConnectError> {
         let relid = self.offer()?.relid;
         let hal = &self.wire.hv.hal;
@@ -270,7 +294,10 @@ impl<H: Hal> Controller<H> {
         let lists = lists.ok_or(ConnectError::NoMemory)?;
         let page = hal.alloc_shared(1);
         let opened = match &page {
-            Some(_) => self.open_channel(relid).await,
+            Some(_) => {
+                let opened = self.open_channel(relid, self.config.ring_pages).await;
+                opened.map_err(ConnectError::from)
+            }
             None => Err(ConnectError::NoMemory),
         };
         let channel = match opened {
@@ -287,21 +314,27 @@ impl<H: Hal> Controller<H> {
         self.wire.offence.set(None);
         self.reset_sent.set(false);
         *self.wire.link.borrow_mut() = Some(link);
-        self.shake_hands().await?;
+        let subchannels = self.shake_hands().await?;
+        self.add_channels(subchannels).await?;
         self.scan().await
     }
 
-    async fn open_channel(&self, relid: u32) -> Result<Channel<H>, ConnectError> {
+    pub(super) async fn open_channel(
+        &self,
+        relid: u32,
+        ring_pages: usize,
+    ) -> Result<Channel<H>, BusError> {
         let config = ChannelConfig {
             longest: super::LONGEST_PACKET,
-            ring_pages: self.config.ring_pages,
+            ring_pages,
             interrupts: self.config.interrupts,
         };
-        Ok(Channel::open(&self.bus, relid, config).await?)
+        Channel::open(&self.bus, relid, config).await
     }
 
-    /// The handshake: begin, a version, limits, end.
-    async fn shake_hands(&self) -> Result<(), ConnectError> {
+    /// The handshake: begin, a version, limits, end. How many further channels the
+    /// host says that there may be.
+    async fn shake_hands(&self) -> Result<u16, ConnectError> {
         let begin = Operation::BEGIN_INITIALIZATION;
         self.ask_plain(begin, &packet::plain(begin)).await?;
         self.agree().await?;
@@ -310,7 +343,7 @@ impl<H: Hal> Controller<H> {
         self.most.set(self.most_bytes(properties.max_transfer)?);
         let end = Operation::END_INITIALIZATION;
         self.ask_plain(end, &packet::plain(end)).await?;
-        Ok(())
+        Ok(properties.subchannels)
     }
 
     /// Tries the versions, the newest first.
@@ -321,7 +354,8 @@ impl<H: Hal> Controller<H> {
                 continue;
             }
             oldest = version;
-            let answer = self.ask(&packet::propose(version)).await?;
+            let until = self.now() + self.config.deadline;
+            let answer = self.ask(&packet::propose(version), until).await?;
             if answer.status == Status::SUCCESS {
                 if let Some(link) = self.wire.link.borrow_mut().as_mut() {
                     link.version = Some(version);
@@ -340,7 +374,7 @@ impl<H: Hal> Controller<H> {
     /// Most bytes of a packet: what both ends can, so that a packet's list of
     /// frames takes a part of the ring only.
     fn most_bytes(&self, host: u32) -> Result<u32, ConnectError> {
-        let ring = (self.config.ring_pages.max(2) - 1) * PAGE;
+        let ring = (self.subchannel_pages().max(2) - 1) * PAGE;
         let by_ring = (ring / 4 / 8).saturating_sub(16) * PAGE;
         let by_ring = u32::try_from(by_ring).unwrap_or(u32::MAX);
         let most = host.min(self.config.max_transfer).min(by_ring);
@@ -351,12 +385,14 @@ impl<H: Hal> Controller<H> {
         Ok(most)
     }
 
-    /// Closes the channel, whatever became of it. What the host may still write
+    /// Closes the channels, whatever became of them. What the host may still write
     /// is given up.
     pub(super) async fn drop_link(&self) {
         let _ = self.close_link().await;
     }
 
+    /// Closes the further channels, then the first one; the first error, if one
+    /// fails.
     pub(super) async fn close_link(&self) -> Result<(), ConnectError> {
         self.ready.set(false);
         for unit in self.units.borrow().iter() {
@@ -364,10 +400,15 @@ impl<H: Hal> Controller<H> {
         }
         let link = self.wire.link.borrow_mut().take();
         let page = self.page.borrow_mut().take();
+        self.close_left_open().await;
         let Some(link) = link else { return Ok(()) };
-        let (channel, lists) = link.into_parts();
+        let (channels, lists) = link.into_parts();
+        let mut closed = Ok(());
+        for channel in channels.into_iter().rev() {
+            closed = closed.and(channel.close().await);
+        }
+        closed?;
         let hal = &self.wire.hv.hal;
-        channel.close().await?;
         hal.free_shared(lists);
         page.into_iter().for_each(|page| hal.free_shared(page));
         Ok(())

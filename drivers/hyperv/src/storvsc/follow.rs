@@ -80,7 +80,7 @@ impl<H: Hal> Controller<H> {
     /// Waits for news on a ring that no disk polls, as there is none.
     async fn watch(&self) {
         let alone = self.units().is_empty() && !self.changing.get();
-        let events = self.wire.with(|link| Ok(link.channel.events()));
+        let events = self.wire.with(|link| Ok(link.events()));
         let Some(events) = events.filter(|_| alone) else {
             return core::future::pending().await;
         };
@@ -97,6 +97,7 @@ impl<H: Hal> Controller<H> {
             return Ok(());
         }
         self.check()?;
+        self.drop_lost_channels().await;
         if let Some(offence) = self.bus.offence() {
             return Err(BusError::Offence(offence).into());
         }

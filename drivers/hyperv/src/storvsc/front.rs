@@ -241,7 +241,7 @@ impl<H: Hal> DataPath for Front<H> {
 
     fn events(&self) -> Option<Rc<Signal>> {
         self.inbox?;
-        self.wire.with(|link| Ok(link.channel.events()))
+        self.wire.with(|link| Ok(link.events()))
     }
 
     fn fill(&mut self) {

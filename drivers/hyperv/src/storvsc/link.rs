@@ -1,25 +1,26 @@
-//! A controller's channel with what is in flight on it. Its disks share it: each
+//! A controller's channels with what is in flight on them. Its disks share them: each
 //! has a box for the ends of its own requests.
 
 use super::offence::Offence;
 use super::packet::{self, Answer, Direction, Ended};
+use super::port::{self, Port};
 use crate::hal::Hal;
 use crate::machine::HyperV;
 use crate::vmbus::Channel;
 use crate::wire::ring::{COMPLETION_REQUESTED, GpaDirect, PacketType, Range};
-use crate::wire::vstor::{Operation, PACKET, Version};
+use crate::wire::vstor::{PACKET, Version};
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use firn_block::PAGE;
 use firn_block::shm::Region;
 use firn_block::slots::Slots;
-use firn_scsi::{Cdb, UNMAP_BYTES};
-use firn_task::{Few, Instant};
+use firn_scsi::{Cdb, Condition, UNMAP_BYTES};
+use firn_task::{Few, Instant, Signal};
 
 /// Events without work that are forgiven at once, and the most that can be saved
 /// up: every completion may come with one.
-const EVENT_CREDIT: u32 = 1024;
+pub(super) const EVENT_CREDIT: u32 = 1024;
 
 /// Whose a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub(super) enum Waiter {
     Disk { inbox: usize, piece: Piece },
     /// The controller's own, by its ticket; a SCSI command or not.
     Own { ticket: u64, scsi: bool },
+    /// Nobody's any more: of the handshake, and given up.
+    Nobody,
 }
 
 /// A part of an accepted request.
@@ -43,9 +46,11 @@ pub(super) struct Piece {
 
 /// What a slot waits for.
 #[derive(Clone, Copy, Debug)]
-struct InFlight {
-    waiter: Waiter,
-    asked: u32,
+pub(super) struct InFlight {
+    pub(super) waiter: Waiter,
+    /// The channel that it went on, by its number.
+    pub(super) port: u16,
+    pub(super) asked: u32,
     since: Instant,
 }
 
@@ -67,16 +72,22 @@ pub(super) struct Command<'a> {
 
 pub(super) struct Link<H: Hal> {
     hv: Rc<HyperV<H>>,
-    pub(super) channel: Channel<H>,
-    slots: Slots<InFlight>,
+    /// The first channel, which alone has the handshake, the control path's packets
+    /// and news of the host; then others for requests of disks.
+    pub(super) ports: Vec<Port<H>>,
+    /// The one that the last request of a disk went on.
+    last: usize,
+    /// The one that was looked at first the last time.
+    pub(super) first: usize,
+    pub(super) slots: Slots<InFlight>,
     /// Of those in flight, the ones that are disks': whoever waits for them polls,
     /// or asks for an event.
-    pieces: usize,
+    pub(super) pieces: usize,
     /// `None` until it is agreed on.
     pub(super) version: Option<Version>,
     /// Ends of each disk's pieces.
-    inboxes: Vec<VecDeque<(Piece, Ended)>>,
-    own: Few<u64, Own>,
+    pub(super) inboxes: Vec<VecDeque<(Piece, Ended)>>,
+    pub(super) own: Few<u64, Own>,
     next_ticket: u64,
     /// Words between a packet's descriptor and its data.
     head: Vec<u64>,
@@ -84,11 +95,8 @@ pub(super) struct Link<H: Hal> {
     lists: Region,
     /// Disks came or went.
     pub(super) look_again: bool,
-    masked: bool,
-    interrupts: bool,
-    /// A signal that the host did not take.
-    owes_signal: bool,
-    event_credit: u32,
+    pub(super) interrupts: bool,
+    pub(super) event_credit: u32,
     pub(super) signals: u64,
 }
 
@@ -102,10 +110,13 @@ impl<H: Hal> Link<H> {
         lists: Region,
         interrupts: bool,
     ) -> Self {
-        channel.ring.receive.mask();
+        let mut ports = Vec::with_capacity(1 + usize::from(super::MOST_SUBCHANNELS));
+        ports.push(Port::new(channel));
         Self {
             hv: hv.clone(),
-            channel,
+            ports,
+            last: 0,
+            first: 0,
             slots: Slots::new(depth, || ()),
             pieces: 0,
             version: None,
@@ -115,9 +126,7 @@ impl<H: Hal> Link<H> {
             head: Vec::new(),
             lists,
             look_again: false,
-            masked: true,
             interrupts,
-            owes_signal: false,
             event_credit: EVENT_CREDIT,
             signals: 0,
         }
@@ -171,12 +180,8 @@ impl<H: Hal> Link<H> {
     pub(super) fn send_plain(
         &mut self,
         packet: &[u8; PACKET],
-        ticket: u64,
+        waiter: Waiter,
     ) -> Result<bool, Offence> {
-        let waiter = Waiter::Own {
-            ticket,
-            scsi: false,
-        };
         self.head.clear();
         self.push(PacketType::IN_BAND, packet, waiter, 0)
     }
@@ -271,20 +276,27 @@ impl<H: Hal> Link<H> {
             return Ok(false);
         };
         let since = self.hv.hal.now();
+        let of_disk = matches!(waiter, Waiter::Disk { .. });
+        if of_disk {
+            self.last = port::next(&self.ports, self.last);
+        }
+        let packet = &packet[..self.packet_bytes()];
+        let at = if of_disk { self.last } else { 0 };
+        let port = &mut self.ports[at];
         let in_flight = InFlight {
             waiter,
+            port: port.number(),
             asked,
             since,
         };
         let id = self.slots.start(slot, in_flight);
-        let packet = &packet[..self.packet_bytes()];
-        let ring = &mut self.channel.ring.send;
+        let ring = &mut port.channel.ring.send;
         let pushed = ring.push(packet_type, COMPLETION_REQUESTED, id, &self.head, packet);
-        match pushed {
-            Ok(true) => self.pieces += usize::from(matches!(waiter, Waiter::Disk { .. })),
-            _ => {
-                self.slots.finish(slot);
-            }
+        if let Ok(true) = pushed {
+            port.in_flight += 1;
+            self.pieces += usize::from(of_disk);
+        } else {
+            self.slots.finish(slot);
         }
         Ok(pushed?)
     }
@@ -295,127 +307,71 @@ impl<H: Hal> Link<H> {
         if self.pieces > 0 {
             self.mask();
         }
-        if self.channel.ring.send.publish()? || self.owes_signal {
-            self.signals += 1;
-            self.owes_signal = self.channel.signal().is_err();
+        for port in &mut self.ports {
+            self.signals += u64::from(port.publish()?);
         }
         Ok(())
     }
 
-    /// Takes up to `budget` packets and puts what they say into the boxes; how
-    /// many there were.
-    pub(super) fn reap(&mut self, budget: usize) -> Result<usize, Offence> {
-        self.mask();
-        let mut taken = 0;
-        let mut more = self.channel.ring.receive.has_packets()?;
-        while more && taken < budget {
-            while taken < budget && self.take_packet()? {
-                taken += 1;
-            }
-            more = self.watch_if_idle()?;
-        }
-        if taken == 0 {
-            self.watch_if_idle()?;
-        }
-        if self.channel.ring.receive.commit() || self.owes_signal {
-            self.owes_signal = self.channel.signal().is_err();
-        }
-        let earned = u32::try_from(taken).unwrap_or(u32::MAX);
-        self.event_credit = self.event_credit.saturating_add(earned).min(EVENT_CREDIT);
-        Ok(taken)
+    /// Notified when the host signals by any of the channels.
+    pub(super) fn events(&self) -> Rc<Signal> {
+        self.ports[0].channel.events()
     }
 
-    fn take_packet(&mut self) -> Result<bool, Offence> {
-        let Some(packet) = self.channel.ring.receive.take()? else {
-            return Ok(false);
-        };
-        match packet.packet_type {
-            PacketType::COMPLETION => {}
-            PacketType::IN_BAND => {
-                match packet::operation(packet.data) {
-                    Operation::ENUMERATE_BUS
-                    | Operation::REMOVE_DEVICE
-                    | Operation::EVENT_NOTIFICATION => self.look_again = true,
-                    other => return Err(Offence::UnknownNotice(other)),
-                }
-                return Ok(true);
-            }
-            other => return Err(Offence::UnknownPacket(other)),
-        }
-        let slot = self.slots.resolve(packet.transaction)?;
-        let Some(InFlight { waiter, asked, .. }) = self.slots.waits_for(slot).copied() else {
-            return Err(Offence::StaleId(packet.transaction));
-        };
-        match (waiter, self.version) {
-            (
-                Waiter::Own {
-                    ticket,
-                    scsi: false,
-                },
-                version,
-            ) => {
-                let answer = packet::answer(packet.data, version)?;
-                self.own.insert(ticket, Own::Answer(answer));
-            }
-            (Waiter::Own { ticket, .. }, Some(version)) => {
-                let ended = packet::ended(packet.data, version, asked)?;
-                self.own.insert(ticket, Own::Ended(ended));
-            }
-            (Waiter::Disk { inbox, piece }, Some(version)) => {
-                let ended = packet::ended(packet.data, version, asked)?;
+    /// Whether the host has taken the controller back, or forgot the bus.
+    pub(super) fn is_rescinded(&self) -> bool {
+        self.ports[0].channel.is_rescinded()
+    }
+
+    /// How many channels there are.
+    pub(super) const fn channels(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// Takes up a further channel, for requests of disks.
+    pub(super) fn add_channel(&mut self, channel: Channel<H>) {
+        channel.share_events(self.events());
+        self.ports.push(Port::new(channel));
+    }
+
+    /// A further channel that the host has taken back, if there is one. What was in
+    /// flight on it was aborted, as far as anybody can tell: its disks send it again.
+    pub(super) fn take_lost(&mut self) -> Option<Channel<H>> {
+        let is_lost = |port: &Port<H>| port.number() != 0 && port.channel.is_rescinded();
+        let at = self.ports.iter().position(is_lost)?;
+        let port = self.ports.remove(at);
+        self.last = 0;
+        for slot in self.slots.waiting() {
+            let on_it = |waits: &&InFlight| waits.port == port.number();
+            let Some(waits) = self.slots.waits_for(slot).filter(on_it).copied() else {
+                continue;
+            };
+            self.slots.finish(slot);
+            if let Waiter::Disk { inbox, piece } = waits.waiter {
                 self.pieces = self.pieces.saturating_sub(1);
                 if let Some(inbox) = self.inboxes.get_mut(inbox) {
-                    inbox.push_back((piece, ended));
+                    inbox.push_back((piece, Ended::Bad(Condition::Aborted)));
                 }
             }
-            (_, None) => return Err(Offence::StaleId(packet.transaction)),
         }
-        self.slots.finish(slot);
-        Ok(true)
+        Some(port.channel)
     }
 
-    /// Asks for an event where nothing of a disk is in flight: the host has news of
-    /// its own, or the control path waits. Whether there is some already.
-    fn watch_if_idle(&mut self) -> Result<bool, Offence> {
-        Ok(self.interrupts && self.pieces == 0 && self.arm()?)
-    }
-
-    fn mask(&mut self) {
-        if !core::mem::replace(&mut self.masked, true) {
-            self.channel.ring.receive.mask();
+    /// Nobody waits for the answer to a ticket any more.
+    pub(super) fn forget(&mut self, ticket: u64) {
+        for slot in self.slots.waiting() {
+            if let Some(InFlight { waiter, .. }) = self.slots.waits_for_mut(slot)
+                && matches!(waiter, Waiter::Own { ticket: of, .. } if *of == ticket)
+            {
+                *waiter = Waiter::Nobody;
+            }
         }
     }
 
-    /// Asks for an event at the next packet; whether there is one already. A
-    /// channel without interrupts has always something to look at.
-    pub(super) fn arm(&mut self) -> Result<bool, Offence> {
-        if !self.interrupts {
-            return Ok(true);
-        }
-        self.masked = false;
-        Ok(self.channel.ring.receive.unmask()?)
-    }
-
-    /// Whether the channel's flag was set, which costs something if there is no
-    /// packet.
-    pub(super) fn take_event(&mut self) -> Result<Option<bool>, Offence> {
-        if !self.channel.take_event() {
-            return Ok(None);
-        }
-        let empty = !self.channel.ring.receive.has_packets()?;
-        if empty {
-            let left = self.event_credit.checked_sub(1);
-            self.event_credit = left.ok_or(Offence::EventStorm)?;
-        } else if self.pieces == 0 {
-            // News of the host's own, or the control path's: nobody polls for it.
-            self.reap(usize::MAX)?;
-        }
-        Ok(Some(empty))
-    }
-
-    /// Packets without an answer.
+    /// Packets whose answer somebody waits for.
     pub(super) fn outstanding(&self) -> usize {
-        self.slots.in_use()
+        let all = self.slots.iter().map(|(_, waits)| waits.waiter);
+        all.filter(|waiter| *waiter != Waiter::Nobody).count()
     }
 
     /// Of the disks' pieces without an answer, when the oldest was sent, and how
@@ -436,9 +392,11 @@ impl<H: Hal> Link<H> {
         self.slots.iter().filter_map(of_disk).collect()
     }
 
-    /// Gives up its parts: the channel, and the memory of lists.
-    pub(super) fn into_parts(self) -> (Channel<H>, Region) {
-        (self.channel, self.lists)
+    /// Gives up its parts: the channels, the first one first, and the memory of
+    /// lists.
+    pub(super) fn into_parts(self) -> (Vec<Channel<H>>, Region) {
+        let channels = self.ports.into_iter().map(|port| port.channel);
+        (channels.collect(), self.lists)
     }
 }
 

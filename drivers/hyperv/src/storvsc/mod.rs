@@ -1,6 +1,7 @@
 //! SCSI controllers over VMBus.
 //!
-//! A [`Controller`] is one channel; its disks ([`Unit`]) share it, each with a
+//! A [`Controller`] is a channel, and up to [`MOST_SUBCHANNELS`] further ones where
+//! the host offers them; its disks ([`Unit`]) share them, each with a
 //! [`firn_block::Queue`] of its own ([`Front`]). The control path is `async`:
 //! [`Controller::connect`] shakes hands and looks which disks there are,
 //! [`Controller::run`] follows what the host does, [`Controller::disconnect`]
@@ -18,8 +19,11 @@ mod front;
 mod link;
 mod offence;
 mod packet;
+mod port;
+mod receive;
 mod scan;
 mod steps;
+mod subchannels;
 mod wire;
 
 pub use bus::{ScsiBus, WithController};
@@ -28,6 +32,7 @@ pub use disks::Unit;
 pub use error::{ConnectError, StepError, WhyNot};
 pub use front::Front;
 pub use offence::Offence;
+pub use subchannels::{MOST_SUBCHANNELS, Shortfall};
 
 /// Longest packet that is taken from the host. Those that it sends have less than
 /// a hundred bytes.

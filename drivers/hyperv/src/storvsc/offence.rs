@@ -16,6 +16,8 @@ pub enum Offence {
     UnknownId(u64),
     /// A completion of a request that is not in flight.
     StaleId(u64),
+    /// A completion by another channel than its request went on.
+    WrongChannel(u16),
     /// A completion that is shorter than completions are.
     TooShort(usize),
     /// A completion with another operation.
@@ -52,6 +54,7 @@ impl Offence {
             Self::Ring(offence) => offence.rule(),
             Self::UnknownId(_) => "completion with an unknown id",
             Self::StaleId(_) => "completion of a request that is not in flight",
+            Self::WrongChannel(_) => "completion on another channel",
             Self::TooShort(_) => "completion that ends too early",
             Self::WrongOperation(_) => "completion with the wrong operation",
             Self::UnknownPacket(_) => "packet of an unknown kind",
@@ -73,6 +76,7 @@ impl fmt::Display for Offence {
         f.write_str(self.rule())?;
         match self {
             Self::UnknownId(id) | Self::StaleId(id) => write!(f, " ({id:#x})"),
+            Self::WrongChannel(number) => write!(f, " (channel {number})"),
             Self::TooShort(bytes) => write!(f, " ({bytes} bytes)"),
             Self::WrongOperation(operation) | Self::UnknownNotice(operation) => {
                 write!(f, " ({operation})")

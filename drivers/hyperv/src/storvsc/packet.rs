@@ -3,9 +3,9 @@
 use super::offence::Offence;
 use crate::wire::vstor::PACKET;
 use crate::wire::vstor::{
-    Header, Operation, PropertiesPacket, QUEUE_FROZEN, QUEUE_TAG, REQUEST_COMPLETION, SENSE,
-    SENSE_VALID, SIMPLE_TAG, ScsiPacket, SrbStatus, Status, Version, VersionPacket, direction,
-    srb_flags,
+    CreatePacket, Header, Operation, PropertiesPacket, QUEUE_FROZEN, QUEUE_TAG, REQUEST_COMPLETION,
+    SENSE, SENSE_VALID, SIMPLE_TAG, SUPPORTS_MULTI_CHANNEL, ScsiPacket, SrbStatus, Status, Version,
+    VersionPacket, direction, srb_flags,
 };
 use firn_scsi::{Cdb, Condition, Sense, SenseError};
 use zerocopy::{FromBytes, FromZeros, transmute};
@@ -33,6 +33,14 @@ pub(super) fn propose(version: Version) -> [u8; PACKET] {
     let mut packet = VersionPacket::new_zeroed();
     packet.header = header(Operation::QUERY_PROTOCOL_VERSION);
     packet.version = version.0;
+    transmute!(packet)
+}
+
+/// A packet that asks for further channels.
+pub(super) fn create(count: u16) -> [u8; PACKET] {
+    let mut packet = CreatePacket::new_zeroed();
+    packet.header = header(Operation::CREATE_SUB_CHANNELS);
+    packet.count = count;
     transmute!(packet)
 }
 
@@ -83,6 +91,8 @@ pub(super) fn scsi(
 pub(super) struct Answer {
     pub(super) status: Status,
     pub(super) max_transfer: u32,
+    /// Further channels that may be had.
+    pub(super) subchannels: u16,
 }
 
 /// How a SCSI command ended.
@@ -133,6 +143,10 @@ pub(super) fn answer(data: &[u8], version: Option<Version>) -> Result<Answer, Of
     Ok(Answer {
         status: Status(packet.header.status),
         max_transfer: packet.max_transfer,
+        subchannels: match packet.flags & SUPPORTS_MULTI_CHANNEL {
+            0 => 0,
+            _ => packet.max_subchannels,
+        },
     })
 }
 

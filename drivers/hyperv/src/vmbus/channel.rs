@@ -131,6 +131,17 @@ impl<H: Hal> Channel<H> {
         }
     }
 
+    /// Closes a channel that nobody uses, if the host takes it for open: of
+    /// somebody who opened it and gave up.
+    ///
+    /// # Errors
+    /// [`BusError`]: the host was not told.
+    pub async fn close_left_open(bus: &Rc<Vmbus<H>>, relid: u32) -> Result<(), BusError> {
+        bus.check()?;
+        let taken = Taken::new(bus, relid)?;
+        taken.close(bus.reply_deadline()).await
+    }
+
     async fn ask_to_open(&self, config: ChannelConfig, until: Instant) -> Result<(), BusError> {
         let (bus, relid) = (&self.taken.bus, self.taken.offer.relid);
         bus.hv.synic.forget(relid);
@@ -183,6 +194,12 @@ impl<H: Hal> Channel<H> {
     #[must_use]
     pub fn events(&self) -> Rc<Signal> {
         self.bus().hv.synic.signal(self.offer().relid)
+    }
+
+    /// Has the host's signals notify `signal` from now on: whoever waits for
+    /// several channels waits once.
+    pub fn share_events(&self, signal: Rc<Signal>) {
+        self.bus().hv.synic.share(self.offer().relid, signal);
     }
 
     /// Tells the host that there is something on the ring, or room again.

@@ -27,6 +27,8 @@ firn_block::open_enum! {
         QUERY_PROPERTIES = 10 => "QUERY_PROPERTIES",
         /// Host: disks came or went.
         ENUMERATE_BUS = 11 => "ENUMERATE_BUS",
+        /// Asks for further channels, after the handshake.
+        CREATE_SUB_CHANNELS = 13 => "CREATE_SUB_CHANNELS",
         /// Host: something about a disk changed.
         EVENT_NOTIFICATION = 14 => "EVENT_NOTIFICATION",
     }
@@ -77,6 +79,12 @@ impl Version {
     #[must_use]
     pub const fn request_bytes(self) -> usize {
         self.packet_bytes() - REQUEST_AT
+    }
+
+    /// Whether a controller may have several channels in this version.
+    #[must_use]
+    pub const fn has_subchannels(self) -> bool {
+        self.0 >= Self::V5_1.0
     }
 
     /// Room for sense data in this version.
@@ -248,6 +256,22 @@ pub struct VersionPacket {
 }
 layout!(VersionPacket, 64, { version @ 12, revision @ 14 });
 
+/// A packet with [`Operation::CREATE_SUB_CHANNELS`].
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct CreatePacket {
+    /// The head.
+    pub header: Header,
+    /// How many; their offers are numbered from 1 on.
+    pub count: u16,
+    /// Up to a packet's length.
+    pub pad: [u8; 50],
+}
+layout!(CreatePacket, 64, { count @ 12 });
+
+/// Flag of [`PropertiesPacket::flags`]: there may be several channels.
+pub const SUPPORTS_MULTI_CHANNEL: u32 = 1;
+
 /// The answer to [`Operation::QUERY_PROPERTIES`].
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
@@ -260,7 +284,7 @@ pub struct PropertiesPacket {
     pub max_subchannels: u16,
     /// Reserved.
     pub reserved2: u16,
-    /// Flags.
+    /// [`SUPPORTS_MULTI_CHANNEL`].
     pub flags: u32,
     /// Most bytes of a request.
     pub max_transfer: u32,

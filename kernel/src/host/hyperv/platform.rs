@@ -194,6 +194,7 @@ impl HyperVPlatform {
         let mut words = Vec::from([
             version("vmbus", self.bus.version().map(|v| v.to_string())),
             version("vstor", controller.version().map(|v| v.to_string())),
+            format!("channels={}", controller.channels()),
             format!("lun={}", unit.number()),
             "flush".into(),
         ]);

@@ -8,7 +8,8 @@ use super::storvsp::Storvsp;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// What is behind a channel.
+/// What is behind a channel; clones are the same device.
+#[derive(Clone)]
 pub(super) enum Device {
     Storvsp(Storvsp),
     Service(IcHost),
@@ -31,16 +32,16 @@ impl Device {
         }
     }
 
-    pub(super) fn opened(&self) {
+    pub(super) fn opened(&self, number: u16) {
         match self {
-            Self::Storvsp(storvsp) => storvsp.opened(),
+            Self::Storvsp(storvsp) => storvsp.opened(number),
             Self::Service(service) => service.opened(),
         }
     }
 
-    pub(super) fn closed(&self) {
+    pub(super) fn closed(&self, number: u16) {
         match self {
-            Self::Storvsp(storvsp) => storvsp.closed(),
+            Self::Storvsp(storvsp) => storvsp.closed(number),
             Self::Service(service) => service.closed(),
         }
     }
@@ -49,6 +50,24 @@ impl Device {
         match self {
             Self::Storvsp(storvsp) => storvsp.serve(link),
             Self::Service(service) => service.serve(link),
+        }
+    }
+
+    /// Most further channels that it says there may be.
+    pub(super) fn most_subchannels(&self) -> u16 {
+        match self {
+            Self::Storvsp(storvsp) => storvsp.most_subchannels(),
+            Self::Service(_) => 0,
+        }
+    }
+
+    /// Further channels that it has made since this was last asked.
+    pub(super) fn take_made(&self, offences: &Offences) -> Vec<u16> {
+        match self {
+            Self::Storvsp(storvsp) if !offences.has(HvOffence::LateSubchannels) => {
+                storvsp.take_made()
+            }
+            _ => Vec::new(),
         }
     }
 }
@@ -100,6 +119,8 @@ pub(super) struct HostChannel {
 pub(super) struct Link<'a> {
     pub(super) machine: &'a HvMachine,
     pub(super) channel: &'a mut HostChannel,
+    /// Which of the device's channels it is; zero is the first.
+    pub(super) number: u16,
     pub(super) relid: u32,
     pub(super) offences: &'a Offences,
     pub(super) complaints: &'a mut Vec<String>,

@@ -162,4 +162,29 @@ pub enum HvOffence {
     WrongPage,
     /// Answers events without work.
     EventStorm,
+
+    /// Says how many further channels there may be, and not that there may be any.
+    SubchannelsUnflagged,
+    /// Refuses to make further channels.
+    RefusesSubchannels,
+    /// Never says whether it makes further channels.
+    NeverAnswersSubchannels,
+    /// Offers further channels only once it is forgiven.
+    LateSubchannels,
+    /// Offers further channels that nobody has asked for yet.
+    SubchannelsEarly,
+    /// Offers a further channel twice, under two numbers.
+    SubchannelTwice,
+    /// Offers a further channel beyond those that were asked for.
+    SubchannelBeyond,
+    /// Rescinds a further channel when it is to be opened.
+    RescindsSubchannelAtOpen,
+    /// Refuses to open a further channel.
+    RefusesSubchannelOpen,
+    /// Never opens a further channel.
+    NeverOpensSubchannel,
+    /// Leaves further channels offered when the first one goes.
+    KeepsSubchannels,
+    /// Completes by the first channel what came by another.
+    CompletesElsewhere,
 }

@@ -217,11 +217,12 @@ fn io() -> impl Strategy<Value = Io> {
 fn config() -> impl Strategy<Value = StorvspConfig> {
     let version = prop::sample::select(Version::ALL.to_vec());
     let transfer = prop::sample::select(vec![4096, 8192, 0x1_1000, 0x4_0000, 0x40_0000]);
-    (version, transfer, any::<bool>(), 0..3u64).prop_map(
-        |(version, max_transfer, reversed, delay)| StorvspConfig {
+    (version, transfer, any::<bool>(), 0..3u64, 0..5u16).prop_map(
+        |(version, max_transfer, reversed, delay, subchannels)| StorvspConfig {
             max_transfer,
             reversed,
             delay,
+            subchannels,
             ..StorvspConfig::only(version)
         },
     )

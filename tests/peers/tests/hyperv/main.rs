@@ -11,3 +11,4 @@ mod matrix;
 mod noise;
 mod offences;
 mod steady;
+mod subchannels;

@@ -23,6 +23,8 @@ enum Act {
     Attention,
     Replug,
     Rescind,
+    /// One of the further channels.
+    Withdraw(u16),
     Freeze,
 }
 
@@ -36,6 +38,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Attention),
         1 => Just(Act::Replug),
         1 => Just(Act::Rescind),
+        1 => (1..4u16).prop_map(Act::Withdraw),
         1 => Just(Act::Freeze),
     ]
 }
@@ -70,6 +73,10 @@ fn act_out(world: &mut HvWorld, act: Act) -> usize {
             world.host.offer_again(0);
             return 0;
         }
+        Act::Withdraw(number) => {
+            world.host.rescind_subchannel(0, number);
+            return 0;
+        }
         Act::Freeze => {
             let (unit, controller) = (world.unit(0), world.guest().scsi.controllers()[0].clone());
             if unit.shut().is_ok() {
@@ -98,10 +105,11 @@ proptest! {
     fn every_request_ends_whatever_the_host_sends(
         seed in 1..u64::MAX,
         early: bool,
+        subchannels in 0..4u16,
         acts in prop::collection::vec(act(), 1..60),
     ) {
         let mut world = HvWorld::new(HostConfig::default());
-        let storvsp = world.plug(StorvspConfig::default());
+        let storvsp = world.plug(StorvspConfig { subchannels, ..StorvspConfig::default() });
         storvsp.plug(0, Lun::new(Disk::new(SECTORS)));
         if early {
             world.machine.make_noise(seed);

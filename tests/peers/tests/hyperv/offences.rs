@@ -3,6 +3,7 @@
 //! rules are kept in each case.
 
 use crate::io::live;
+use crate::subchannels::{live_with, storvsp};
 use firn_block::gate::Lifecycle;
 use firn_block::{IoError, Op, Queue, Request, Token, Why};
 use firn_hyperv::storvsc::ControllerConfig;
@@ -28,6 +29,16 @@ fn from_the_beginning(offence: HvOffence) -> String {
     }
 }
 
+/// The same of a controller that has further channels.
+fn of_subchannels(offence: HvOffence) -> String {
+    let host = HostConfig::default().offending(offence);
+    let mut world = HvWorld::with_disk(host, storvsp(2), SECTORS);
+    world.run_for(LONG);
+    assert!(!world.is_live(0));
+    assert_eq!(world.machine.violations(), []);
+    world.failure()
+}
+
 /// Some requests on the way, of which the host has answered none.
 fn load(world: &HvWorld, count: u64) -> Vec<Token> {
     let submit = |i| {
@@ -41,8 +52,16 @@ fn load(world: &HvWorld, count: u64) -> Vec<Token> {
 /// An offence while requests are on the way: all of them end, the disk fails by
 /// that name, and nothing that comes later is accepted.
 fn on_the_ring(offence: HvOffence) -> String {
-    let mut world = live();
-    let mut tokens = load(&world, 4);
+    in_flight(live(), 4, offence)
+}
+
+/// The same of a controller with several channels, with something on each.
+fn on_channels(offence: HvOffence) -> String {
+    in_flight(live_with(3), 24, offence)
+}
+
+fn in_flight(mut world: HvWorld, count: u64, offence: HvOffence) -> String {
+    let mut tokens = load(&world, count);
     world.host.offend(offence);
     let mut done = world.drain(0);
     let unit = world.unit(0);
@@ -262,6 +281,7 @@ offences! {
     relid_too_high: "relid out of range (relid 2048)" = from_the_beginning(O::RelidTooHigh);
     offers_twice: "relid offered twice" = from_the_beginning(O::OffersTwice);
     instance_twice: "device offered twice" = from_the_beginning(O::InstanceTwice);
+    subchannel_twice: "device offered twice" = of_subchannels(O::SubchannelTwice);
     offer_without_connection: "offer without a connection" = from_the_beginning(O::OfferWithoutConnection);
     rescinds_unknown: "rescind of an unknown relid" = from_the_beginning(O::RescindsUnknown);
     offers_too_early: "relid offered before it was released" = offered_early();
@@ -297,6 +317,10 @@ offences! {
     sense_too_short: "an error without an explanation" = sensed(O::SenseTooShort);
     unknown_srb_status: "request ended in an unknown way" = on_the_ring(O::UnknownSrbStatus);
     unknown_notice: "unknown notice" = on_the_ring(O::UnknownNotice);
+    completes_elsewhere: "completion on another channel (channel 0)" = on_channels(O::CompletesElsewhere);
+    doubled_on_channels: "completion of a request that is not in flight"
+        = on_channels(O::DoubledCompletion);
+    index_outside_of_a_subchannel: "write index outside the ring" = on_channels(O::WriteIndexOutside);
     event_storm: "events without work" = storm();
     never_answers_io: "requests without an answer at the deadline (3 requests)" = never_answered();
 

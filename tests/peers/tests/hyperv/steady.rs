@@ -2,7 +2,7 @@
 //! hypercall but the signal that the ring asks for, no interrupt that nobody
 //! waits for.
 
-use crate::io::live;
+use crate::subchannels::live_with;
 use firn_block::{Armed, Buffer, Op, Queue, Request};
 use firn_peers::Peer;
 use firn_peers::hyperv::HvWorld;
@@ -20,8 +20,8 @@ struct User {
 }
 
 impl User {
-    fn new(events: bool) -> Self {
-        let world = live();
+    fn new(events: bool, subchannels: u16) -> Self {
+        let world = live_with(subchannels);
         let idle = (0..DEPTH).map(|_| world.buffer(0, PAGES)).collect();
         Self {
             world,
@@ -70,8 +70,8 @@ impl User {
 }
 
 /// Allocations, hypercalls, signals and interrupts of so many batches.
-fn cost(events: bool, batches: u64) -> (u64, u64, u64, u64) {
-    let mut user = User::new(events);
+fn cost(events: bool, subchannels: u16, batches: u64) -> (u64, u64, u64, u64) {
+    let mut user = User::new(events, subchannels);
     // Lists get their final capacity.
     (0..100).for_each(|_| user.batch());
     user.allocations = 0;
@@ -95,10 +95,16 @@ fn cost(events: bool, batches: u64) -> (u64, u64, u64, u64) {
 
 #[test]
 fn polling_costs_one_signal_a_batch_and_nothing_else() {
-    assert_eq!(cost(false, 200), (0, 200, 200, 0));
+    assert_eq!(cost(false, 0, 200), (0, 200, 200, 0));
 }
 
 #[test]
 fn events_cost_an_interrupt_a_batch_on_top() {
-    assert_eq!(cost(true, 200), (0, 200, 200, 200));
+    assert_eq!(cost(true, 0, 200), (0, 200, 200, 200));
+}
+
+#[test]
+fn further_channels_cost_a_signal_each_and_nothing_else() {
+    assert_eq!(cost(false, 3, 200), (0, 800, 800, 0));
+    assert_eq!(cost(true, 3, 200), (0, 800, 800, 200));
 }

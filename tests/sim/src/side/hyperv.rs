@@ -85,6 +85,7 @@ fn storvsp(controller: u8, rng: &mut SmallRng) -> StorvspConfig {
         instance: std::array::from_fn(|at| if at == 0 { controller } else { rng.random() }),
         reversed: rng.random(),
         delay: rng.random_range(0..3),
+        subchannels: rng.random_range(0..4),
         ..StorvspConfig::only(versions[rng.random_range(0..versions.len())])
     }
 }

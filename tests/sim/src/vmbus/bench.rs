@@ -18,6 +18,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Rounds until a request is answered: so many are under way when a freeze begins.
 const DELAY: u64 = 8;
 
+/// Further channels of each controller.
+const SUBCHANNELS: u16 = 2;
+
 /// The guest and its host.
 pub(super) struct Bench {
     pub(super) world: HvWorld,
@@ -32,6 +35,7 @@ impl Bench {
             let config = StorvspConfig {
                 instance,
                 delay: DELAY,
+                subchannels: SUBCHANNELS,
                 ..StorvspConfig::default()
             };
             let storvsp = world.plug(config);
@@ -42,6 +46,11 @@ impl Bench {
         }
         world.start(VmbusConfig::default(), ControllerConfig::default());
         world.settle();
+        let channels = |at| world.controller(at).channels();
+        assert_eq!(
+            [channels(0), channels(1)],
+            [1 + usize::from(SUBCHANNELS); 2]
+        );
         let live = (0..3).all(|disk| world.is_live(disk));
         assert!(live, "{}", world.failure());
         Self { world, disks }
@@ -60,6 +69,17 @@ impl Bench {
     pub(super) fn take_back(&mut self) {
         self.world.host.rescind(0);
         self.world.settle();
+    }
+
+    /// The first controller's host makes so many further channels from now on, and
+    /// says that there may be so many.
+    pub(super) fn make_subchannels(&self, says: u16, makes: u16) {
+        self.first().make_subchannels(says, makes);
+    }
+
+    /// The host takes one of the first controller's further channels back.
+    pub(super) fn take_subchannel(&self) {
+        self.world.host.rescind_subchannel(0, 1);
     }
 
     /// The first disk is taken out, and everybody sees it.

@@ -25,8 +25,8 @@ const LONG: Duration = Duration::from_secs(30);
 const LOAD: u64 = 6;
 /// Pages that a machine has when nothing is wrong: as many as it wants.
 const PAGES: usize = 10_000;
-/// The most pages that one channel and what belongs to it takes.
-const CHANNEL_PAGES: usize = 80;
+/// The most pages that a controller's channels and what belongs to them take.
+const CHANNEL_PAGES: usize = 80 + 2 * 32;
 
 /// A step, taken for all disks and controllers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -27,6 +27,8 @@ rows! {
     Drain, "the controller is taken back": b => b.world.host.rescind(0), "the disk is closed", Controller;
     Drain, "taken back and offered again": b => b.offer_again(), "the disk is", Nothing;
     Drain, "the LUN is taken out": b => b.first().unplug(0), "flush: the disk is gone", Disk;
+    Drain, "a subchannel is taken back": b => b.take_subchannel(), "", Nothing;
+    Drain, "an answer by another channel": b => b.offend(O::CompletesElsewhere), "the disk is failed", Controller;
     Drain, "an answer to nothing": b => b.offend(O::UnknownTransaction), "the disk is failed", Controller;
     Drain, "an answer twice": b => b.offend(O::DoubledCompletion), "the disk is failed", Controller;
     Drain, "the disk is busy": b => b.first().busy(0, 9), "", Nothing;
@@ -42,6 +44,8 @@ rows! {
     Idle, "the controller is taken back": b => b.take_back(), "the disk is closed", Controller;
     Disconnect, "the host keeps the memory": b => b.offend(O::NeverTearsDown), "no GPADL_TORNDOWN until the deadline", Pages;
     Disconnect, "the controller is taken back": b => b.world.host.rescind(0), "the host offers no controller", Controller;
+    Disconnect, "a subchannel is taken back": b => b.take_subchannel(), "", Nothing;
+    Disconnect, "subchannels stay offered": b => b.offend(O::KeepsSubchannels), "", Nothing;
     Disconnect, "the host is gone": b => b.world.host.hang(true), "no GPADL_TORNDOWN until the deadline", Pages;
     Disconnect, "other memory is let go of": b => b.offend(O::TorndownForeign), "broke the protocol", Bus;
     Disconnect, "no room for messages": b => b.world.machine.refuse_posts(u32::MAX), "the host took no message until the deadline", Pages;
@@ -66,6 +70,17 @@ rows! {
     Contact, "a message that nobody knows": b => b.offend(O::UnknownMessage), "broke the protocol", Bus;
     Contact, "a channel offered twice": b => b.offend(O::OffersTwice), "broke the protocol", Bus;
     Connect, "an older controller": b => b.first().speaks_only(vstor::Version::V4_2), "", Nothing;
+    Connect, "fewer subchannels than before": b => b.make_subchannels(1, 1), "", Nothing;
+    Connect, "fewer subchannels than it says": b => b.make_subchannels(2, 1), "", Nothing;
+    Connect, "more subchannels than before": b => b.make_subchannels(3, 3), "", Nothing;
+    Connect, "no subchannels where there were some": b => b.make_subchannels(0, 0), "", Nothing;
+    Connect, "subchannels are refused": b => b.offend(O::RefusesSubchannels), "", Nothing;
+    Connect, "the wish for subchannels is not answered": b => b.offend(O::NeverAnswersSubchannels), "", Nothing;
+    Connect, "subchannels that nobody asked for": b => b.offend(O::SubchannelsEarly), "", Nothing;
+    Connect, "a subchannel offered twice": b => b.offend(O::SubchannelTwice), "broke the protocol", Bus;
+    Connect, "a subchannel is refused": b => b.offend(O::RefusesSubchannelOpen), "", Nothing;
+    Connect, "a subchannel never opens": b => b.offend(O::NeverOpensSubchannel), "", Nothing;
+    Connect, "a subchannel is taken back while it opens": b => b.offend(O::RescindsSubchannelAtOpen), "", Nothing;
     Connect, "unit attention": b => b.first().attention(0, 0x29, 0), "", Nothing;
     Connect, "another size": b => b.first().attention(0, 0x2a, 0x09), "", Nothing;
     Connect, "no memory": b => b.world.machine.limit_memory(0), "no memory that could be shared", Nothing;
@@ -92,5 +107,6 @@ rows! {
     Connect, "the disk does not answer": b => b.first().allow(Some(0)), "until the deadline", Nothing;
     Open, "the controller is taken back": b => b.take_back(), "open the gate: the disk is closed", Controller;
     Open, "the LUN is taken out": b => b.take_out(), "open the gate: the disk is closed", Disk;
+    Open, "a subchannel is taken back": b => b.take_subchannel(), "", Nothing;
     Open, "unit attention": b => b.first().attention(0, 0x29, 0), "", Nothing;
 }

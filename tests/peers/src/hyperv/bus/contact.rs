@@ -70,13 +70,14 @@ impl State {
             return false;
         }
         self.unloading = None;
-        for index in 0..self.slots.len() {
-            self.slots[index].channel = None;
-            self.slots[index].device.closed();
-            self.slots[index].relid = 0;
-            self.slots[index].rescinded = false;
-            self.slots[index].asked = false;
+        for slot in self.slots.iter_mut() {
+            slot.channel = None;
+            slot.device.closed(slot.number);
+            slot.relid = 0;
+            slot.rescinded = false;
+            slot.asked = false;
         }
+        self.slots.forget_further();
         for (_, gpadl) in std::mem::take(&mut self.gpadls) {
             gpadl.share(&self.machine, false);
         }

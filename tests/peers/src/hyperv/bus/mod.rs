@@ -3,19 +3,21 @@
 mod contact;
 mod memory;
 mod offers;
+mod slots;
 
 use super::bytes::u32_at;
 use super::config::HostConfig;
 use super::device::{Device, HostChannel, Link, Offences};
 use super::ic::IcHost;
 use super::machine::HvMachine;
-use super::offence::HvOffence;
+use super::offence::HvOffence::{self, self as O};
 use super::ring::{HostRing, Pages};
 use super::storvsp::Storvsp;
 use crate::Peer;
 use firn_hyperv::wire::vmbus::Version;
 use firn_task::Instant;
 use memory::Gpadl;
+use slots::Slots;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -23,20 +25,6 @@ use std::time::Duration;
 
 /// What is to be said of the guest's interrupts: none.
 const NO_INTERRUPTS: u32 = u32::MAX;
-
-/// A device and its channel.
-struct Slot {
-    device: Device,
-    /// Nobody offers it.
-    hidden: bool,
-    relid: u32,
-    connection: u32,
-    /// Taken back, and the guest has not given it back yet.
-    rescinded: bool,
-    /// The guest asked to open it, whatever came of that.
-    asked: bool,
-    channel: Option<HostChannel>,
-}
 
 struct State {
     machine: HvMachine,
@@ -48,7 +36,7 @@ struct State {
     spent: bool,
     /// Connections so far: each has its own numbers.
     generation: u32,
-    slots: Vec<Slot>,
+    slots: Slots,
     gpadls: BTreeMap<u32, Gpadl>,
     /// Those that went with their offers.
     dropped: BTreeSet<u32>,
@@ -83,7 +71,7 @@ impl VmbusHost {
             version: None,
             spent: false,
             generation: 0,
-            slots: Vec::new(),
+            slots: Slots::default(),
             gpadls: BTreeMap::new(),
             dropped: BTreeSet::new(),
             unloading: None,
@@ -105,24 +93,25 @@ impl VmbusHost {
 
     fn plug_device(&self, device: Device) {
         let mut state = self.0.borrow_mut();
-        state.slots.push(Slot {
-            device,
-            hidden: false,
-            relid: 0,
-            connection: 0,
-            rescinded: false,
-            asked: false,
-            channel: None,
-        });
+        let index = state.slots.plug(device);
         if state.version.is_some() {
-            let last = state.slots.len() - 1;
-            state.offer(last);
+            state.offer(index);
         }
     }
 
     /// Takes a device's offer back.
     pub fn rescind(&self, index: usize) {
         self.0.borrow_mut().rescind(index);
+    }
+
+    /// Takes the offer of one of a device's further channels back.
+    pub fn rescind_subchannel(&self, index: usize, number: u16) {
+        let mut state = self.0.borrow_mut();
+        let slots = &state.slots;
+        let mut its = slots.of(index).into_iter();
+        if let Some(further) = its.find(|further| slots[*further].number == number) {
+            state.rescind(further);
+        }
     }
 
     /// Offers a device again that was taken back.
@@ -225,7 +214,8 @@ impl State {
     fn serve(&mut self) -> bool {
         let rung: Vec<u32> = self.machine.rung.borrow_mut().drain(..).collect();
         let mut any = !rung.is_empty();
-        for slot in &mut self.slots {
+        let mut made = Vec::new();
+        for slot in self.slots.iter_mut() {
             let Some(channel) = &mut slot.channel else {
                 continue;
             };
@@ -233,11 +223,20 @@ impl State {
             let mut link = Link {
                 machine: &self.machine,
                 channel,
+                number: slot.number,
                 relid: slot.relid,
                 offences: &self.offences,
                 complaints: &mut self.complaints,
             };
             any |= slot.device.serve(&mut link);
+            let numbers = slot.device.take_made(&self.offences);
+            if !numbers.is_empty() {
+                made.push((slot.owner, numbers));
+            }
+        }
+        any |= !made.is_empty();
+        for (owner, numbers) in made {
+            self.offer_further(owner, numbers);
         }
         any
     }
@@ -310,7 +309,7 @@ impl State {
     }
 
     fn slot_of(&mut self, relid: u32) -> Option<usize> {
-        let found = self.slots.iter().position(|slot| slot.relid == relid);
+        let found = self.slots.find(relid);
         if relid == 0 || found.is_none() {
             self.complain(format!("relid {relid} is not offered"));
             return None;
@@ -325,14 +324,17 @@ impl State {
             return;
         };
         self.slots[index].asked = true;
-        if self.offences.take(HvOffence::RescindsAtOpen) {
+        let further = self.slots[index].number > 0;
+        let due = |one, other| self.offences.take(one) || further && self.offences.take(other);
+        if due(O::RescindsAtOpen, O::RescindsSubchannelAtOpen) {
             return self.rescind(index);
         }
-        if self.offences.has(HvOffence::NeverOpens) {
+        let silent = further && self.offences.has(O::NeverOpensSubchannel);
+        if silent || self.offences.has(O::NeverOpens) {
             return;
         }
         let mut status = 0;
-        if self.offences.take(HvOffence::RefusesOpen) {
+        if due(O::RefusesOpen, O::RefusesSubchannelOpen) {
             status = 0xc000_0001;
         } else if let Err(why) = self.open_ring(index, gpadl, page, target) {
             self.complain(why);
@@ -374,7 +376,11 @@ impl State {
             interrupts: target != NO_INTERRUPTS,
             awake: false,
         });
-        self.slots[index].device.opened();
+        let slot = &self.slots[index];
+        slot.device.opened(slot.number);
+        if slot.number > 0 && self.slots[slot.owner].channel.is_none() {
+            return Err("a subchannel opened before its first channel".to_owned());
+        }
         Ok(())
     }
 
@@ -384,10 +390,17 @@ impl State {
         };
         let asked = std::mem::take(&mut self.slots[index].asked);
         match self.slots[index].channel.take() {
-            Some(_) => self.slots[index].device.closed(),
+            Some(_) => self.slots[index].device.closed(self.slots[index].number),
             // Who was not answered does not know.
             None if asked => {}
             None => self.complain(format!("relid {relid} was not open")),
+        }
+        if self.slots[index].number == 0 {
+            let open = |index: &usize| self.slots[*index].channel.is_some();
+            if self.slots.of(index).iter().any(open) {
+                self.complain("closed before its subchannels");
+            }
+            self.rescind_further(index);
         }
     }
 

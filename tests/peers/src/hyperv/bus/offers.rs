@@ -6,9 +6,13 @@ use crate::hyperv::offence::HvOffence;
 
 impl State {
     pub(super) fn all_offers(&mut self) {
-        for index in 0..self.slots.len() {
+        for index in self.slots.devices() {
             if !self.slots[index].hidden {
                 self.offer(index);
+            }
+            if self.offences.has(HvOffence::SubchannelsEarly) {
+                let most = self.slots[index].device.most_subchannels();
+                self.offer_further(index, (1..=most).collect());
             }
         }
         self.odd_messages();
@@ -37,6 +41,17 @@ impl State {
         }
     }
 
+    /// Offers further channels of a device, but for those that stand already.
+    pub(super) fn offer_further(&mut self, owner: usize, numbers: Vec<u16>) {
+        for number in numbers {
+            let mut standing = self.slots.of(owner).into_iter();
+            if !standing.any(|index| self.slots[index].number == number) {
+                let index = self.slots.further(owner, number);
+                self.offer(index);
+            }
+        }
+    }
+
     /// Offers a device, under a number of this connection's.
     pub(super) fn offer(&mut self, index: usize) {
         let free = |relid: &u32| self.slots.iter().all(|slot| slot.relid != *relid);
@@ -61,12 +76,28 @@ impl State {
         if self.offences.take(HvOffence::InstanceTwice) {
             self.send(self.offer_message(index, relid + 1000, connection));
         }
+        if self.slots[index].number > 0 {
+            self.odd_subchannels(index, relid, connection);
+        }
+    }
+
+    /// Offers of further channels that no host makes, if some are due.
+    fn odd_subchannels(&self, index: usize, relid: u32, connection: u32) {
+        if self.offences.take(HvOffence::SubchannelTwice) {
+            self.send(self.offer_message(index, relid + 1000, connection));
+        }
+        if self.offences.take(HvOffence::SubchannelBeyond) {
+            let mut offer = self.offer_message(index, relid + 500, connection);
+            offer[180] = 77;
+            self.send(offer);
+        }
     }
 
     fn offer_message(&self, index: usize, relid: u32, connection: u32) -> Vec<u8> {
         let mut offer = message(1, &[0; 47]);
         offer[8..24].copy_from_slice(&self.slots[index].device.class());
         offer[24..40].copy_from_slice(&self.slots[index].device.instance());
+        offer[180..182].copy_from_slice(&self.slots[index].number.to_le_bytes());
         offer[184..188].copy_from_slice(&relid.to_le_bytes());
         offer[190] = u8::from(self.config.dedicated);
         offer[192..196].copy_from_slice(&connection.to_le_bytes());
@@ -82,7 +113,7 @@ impl State {
         slot.rescinded = true;
         slot.hidden = true;
         if slot.channel.take().is_some() {
-            slot.device.closed();
+            slot.device.closed(slot.number);
         }
         let relid = slot.relid;
         self.drop_memory_of(relid);
@@ -90,6 +121,15 @@ impl State {
         if self.offences.take(HvOffence::OffersTooEarly) {
             let connection = self.slots[index].connection;
             self.send(self.offer_message(index, relid, connection));
+        }
+        self.rescind_further(index);
+    }
+
+    /// The first channel is closed or taken back: so are the others.
+    pub(super) fn rescind_further(&mut self, owner: usize) {
+        if !self.offences.has(HvOffence::KeepsSubchannels) {
+            let further = self.slots.of(owner).into_iter();
+            further.for_each(|index| self.rescind(index));
         }
     }
 

@@ -29,6 +29,10 @@ pub struct StorvspConfig {
     pub reversed: bool,
     /// Steps between a request and its answer.
     pub delay: u64,
+    /// Most further channels that it says there may be.
+    pub subchannels: u16,
+    /// Most that it really makes.
+    pub makes: u16,
 }
 
 impl Default for StorvspConfig {
@@ -40,6 +44,8 @@ impl Default for StorvspConfig {
             instance: [7; 16],
             reversed: false,
             delay: 0,
+            subchannels: 0,
+            makes: u16::MAX,
         }
     }
 }
@@ -67,21 +73,31 @@ enum Phase {
     Ready,
 }
 
-struct State {
-    config: StorvspConfig,
-    luns: BTreeMap<u8, Lun>,
-    phase: Phase,
-    version: Option<Version>,
+/// What is on its way on one channel.
+#[derive(Default)]
+struct Lane {
     pending: VecDeque<Pending>,
     /// The guest's ring was full: nothing is sent before it signals.
     blocked: bool,
     /// Answers that are only sent after a reset.
     stuck: VecDeque<Pending>,
+    clock: u64,
+}
+
+struct State {
+    config: StorvspConfig,
+    luns: BTreeMap<u8, Lun>,
+    phase: Phase,
+    version: Option<Version>,
+    /// By the numbers of the channels.
+    lanes: BTreeMap<u16, Lane>,
+    /// Further channels to be offered.
+    made: Vec<u16>,
     resets: u32,
     /// So many requests are still answered; the others wait.
     allowance: Option<usize>,
-    clock: u64,
-    served: u64,
+    /// Requests so far, by the numbers of the channels.
+    served: BTreeMap<u16, u64>,
     /// Notices for the guest.
     notices: VecDeque<u32>,
 }
@@ -99,13 +115,11 @@ impl Storvsp {
             luns: BTreeMap::new(),
             phase: Phase::Closed,
             version: None,
-            pending: VecDeque::new(),
-            blocked: false,
-            stuck: VecDeque::new(),
+            lanes: BTreeMap::new(),
+            made: Vec::new(),
             resets: 0,
             allowance: None,
-            clock: 0,
-            served: 0,
+            served: BTreeMap::new(),
             notices: VecDeque::new(),
         })))
     }
@@ -183,7 +197,29 @@ impl Storvsp {
     /// SCSI requests so far.
     #[must_use]
     pub fn served(&self) -> u64 {
-        self.0.borrow().served
+        self.0.borrow().served.values().sum()
+    }
+
+    /// The same by one of its channels.
+    #[must_use]
+    pub fn served_by(&self, number: u16) -> u64 {
+        self.0.borrow().served.get(&number).copied().unwrap_or(0)
+    }
+
+    /// From the next handshake on, says that there may be so many further channels,
+    /// and makes so many at most.
+    pub fn make_subchannels(&self, says: u16, makes: u16) {
+        let mut state = self.0.borrow_mut();
+        (state.config.subchannels, state.config.makes) = (says, makes);
+    }
+
+    pub(super) fn most_subchannels(&self) -> u16 {
+        self.0.borrow().config.subchannels
+    }
+
+    /// Further channels to be offered.
+    pub(super) fn take_made(&self) -> Vec<u16> {
+        std::mem::take(&mut self.0.borrow_mut().made)
     }
 
     /// What tells it from others.
@@ -198,18 +234,24 @@ impl Storvsp {
         self.0.borrow().resets
     }
 
-    pub(super) fn opened(&self) {
+    pub(super) fn opened(&self, number: u16) {
         let mut state = self.0.borrow_mut();
-        state.phase = Phase::Opened;
-        state.blocked = false;
-        state.version = None;
+        state.lanes.insert(number, Lane::default());
+        if number == 0 {
+            state.phase = Phase::Opened;
+            state.version = None;
+            state.made.clear();
+        }
     }
 
-    pub(super) fn closed(&self) {
+    pub(super) fn closed(&self, number: u16) {
         let mut state = self.0.borrow_mut();
-        state.phase = Phase::Closed;
-        state.pending.clear();
-        state.notices.clear();
+        state.lanes.remove(&number);
+        if number == 0 {
+            state.phase = Phase::Closed;
+            state.notices.clear();
+            state.made.clear();
+        }
     }
 
     pub(super) fn serve(&self, link: &mut Link<'_>) -> bool {

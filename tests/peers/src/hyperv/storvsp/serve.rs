@@ -1,7 +1,7 @@
 //! Packets: the handshake, SCSI requests, and their answers.
 
 use super::target::Outcome;
-use super::{Phase, State};
+use super::{Lane, Phase, State};
 use crate::blkback::Flushing;
 use crate::hyperv::bytes::{u16_at, u32_at, u64_at};
 use crate::hyperv::device::Link;
@@ -83,9 +83,14 @@ impl Buffer {
 }
 
 impl State {
+    fn lane(&mut self, link: &Link<'_>) -> &mut Lane {
+        self.lanes.entry(link.number).or_default()
+    }
+
     pub(super) fn serve(&mut self, link: &mut Link<'_>) -> bool {
-        self.clock += 1;
-        self.blocked &= !link.channel.awake;
+        let lane = self.lane(link);
+        lane.clock += 1;
+        lane.blocked &= !link.channel.awake;
         let goes_back =
             self.phase == Phase::Ready && link.offences.take(HvOffence::WriteIndexGoesBack);
         if goes_back {
@@ -95,8 +100,11 @@ impl State {
             ring.pretend_write((ring.write_index() + size - 88) % size);
         }
         let mut any = self.take_packets(link) || goes_back;
+        if link.number > 0 {
+            self.exchange_answers(link);
+        }
         any |= self.send_answers(link);
-        any |= self.send_notices(link);
+        any |= link.number == 0 && self.send_notices(link);
         if link.offences.has(HvOffence::EventStorm) && self.phase == Phase::Ready {
             link.signal();
             any = true;
@@ -151,12 +159,15 @@ impl State {
         if raw.packet_type != IN_BAND {
             return Err(format!("operation {operation} with data"));
         }
+        if link.number > 0 {
+            return Err(format!("operation {operation} on a subchannel"));
+        }
         if operation == 6 && self.phase == Phase::Ready {
             self.reset(raw, link);
             return Ok(());
         }
         if let Some(answer) = self.handshake(operation, raw, link)? {
-            self.answer(raw.transaction, answer, None);
+            self.answer(link, raw.transaction, answer, None);
         }
         Ok(())
     }
@@ -200,12 +211,33 @@ impl State {
                     false => self.config.max_transfer,
                 };
                 answer[24..28].copy_from_slice(&max.to_le_bytes());
+                // Also where there are none in this version: the guest has to know.
+                let most = self.config.subchannels;
+                let flagged = most > 0 && !offences.has(HvOffence::SubchannelsUnflagged);
+                answer[16..18].copy_from_slice(&most.to_le_bytes());
+                answer[20] = flagged.into();
                 refused(HvOffence::RefusesProperties)
             }
             (8, Phase::Described) => {
                 self.phase = Phase::Ready;
                 self.notices.clear();
                 refused(HvOffence::RefusesEnd)
+            }
+            (13, Phase::Ready) => {
+                let asked = u16_at(&raw.data, 12);
+                let has = self.version.is_some_and(Version::has_subchannels);
+                let flagged = !offences.has(HvOffence::SubchannelsUnflagged);
+                if !has || !flagged || asked == 0 || asked > self.config.subchannels {
+                    return Err(format!("{asked} subchannels asked for"));
+                }
+                if offences.has(HvOffence::NeverAnswersSubchannels) {
+                    return Ok(None);
+                }
+                let status = refused(HvOffence::RefusesSubchannels);
+                if status == 0 {
+                    self.made = (1..=asked.min(self.config.makes)).collect();
+                }
+                status
             }
             (other, phase) => return Err(format!("operation {other} while {phase:?}")),
         };
@@ -243,7 +275,7 @@ impl State {
         if transfer > self.config.max_transfer as usize {
             return Err(format!("{transfer} bytes at once"));
         }
-        self.served += 1;
+        *self.served.entry(link.number).or_default() += 1;
         let mut data = vec![0; if direction == 0 { transfer } else { 0 }];
         if let Some(buffer) = buffer.as_ref().filter(|_| direction == 0) {
             buffer.each(|frame, offset, range| {
@@ -269,14 +301,14 @@ impl State {
             // The request is forgotten.
         } else if link.offences.has(HvOffence::AnswersAfterReset) && self.resets == 0 {
             let (transaction, packet, due) = (raw.transaction, answer, 0);
-            self.stuck.push_back(Pending {
+            self.lane(link).stuck.push_back(Pending {
                 transaction,
                 packet,
                 due,
                 later,
             });
         } else {
-            self.answer(raw.transaction, answer, later);
+            self.answer(link, raw.transaction, answer, later);
         }
         Ok(())
     }
@@ -287,53 +319,73 @@ impl State {
         if link.offences.has(HvOffence::NeverAnswersIo) {
             return;
         }
-        self.pending.append(&mut self.stuck);
-        for pending in &mut self.pending {
-            pending.later = None;
-            pending.packet[14] = 0x02;
-            pending.packet[24..28].fill(0);
+        for lane in self.lanes.values_mut() {
+            lane.pending.append(&mut lane.stuck);
+            for pending in &mut lane.pending {
+                pending.later = None;
+                pending.packet[14] = 0x02;
+                pending.packet[24..28].fill(0);
+            }
         }
         let mut answer = vec![0; raw.data.len()];
         answer[0] = 1;
-        self.answer(raw.transaction, answer, None);
+        self.answer(link, raw.transaction, answer, None);
     }
 
-    fn answer(&mut self, transaction: u64, packet: Vec<u8>, later: Option<(Flushing, Vec<u8>)>) {
-        let due = self.clock + self.config.delay;
+    fn answer(
+        &mut self,
+        link: &Link<'_>,
+        transaction: u64,
+        packet: Vec<u8>,
+        later: Option<(Flushing, Vec<u8>)>,
+    ) {
+        let (delay, reversed) = (self.config.delay, self.config.reversed);
+        let lane = self.lane(link);
+        let due = lane.clock + delay;
         let pending = Pending {
             transaction,
             packet,
             due,
             later,
         };
-        match self.config.reversed {
-            true => self.pending.push_front(pending),
-            false => self.pending.push_back(pending),
+        match reversed {
+            true => lane.pending.push_front(pending),
+            false => lane.pending.push_back(pending),
+        }
+    }
+
+    /// Has the first channel's answers be those of another, if that is due.
+    fn exchange_answers(&mut self, link: &Link<'_>) {
+        if !self.lane(link).pending.is_empty() && link.offences.take(HvOffence::CompletesElsewhere)
+        {
+            let taken = std::mem::take(&mut self.lane(link).pending);
+            self.lanes.entry(0).or_default().pending.extend(taken);
         }
     }
 
     fn send_answers(&mut self, link: &mut Link<'_>) -> bool {
+        let is_io = self.phase == Phase::Ready;
+        let lane = self.lanes.entry(link.number).or_default();
         let mut any = false;
-        if self.blocked {
+        if lane.blocked {
             return false;
         }
-        while let Some(at) = self.pending.iter_mut().position(Pending::is_here) {
-            let next = &self.pending[at];
-            if next.due > self.clock {
+        while let Some(at) = lane.pending.iter_mut().position(Pending::is_here) {
+            let next = &lane.pending[at];
+            if next.due > lane.clock {
                 return true;
             }
-            let is_io = self.phase == Phase::Ready;
             if is_io && self.allowance == Some(0) {
                 return any;
             }
             if !send_one(next, link, is_io) {
-                self.blocked = true;
+                lane.blocked = true;
                 return any;
             }
             if let Some(left) = self.allowance.as_mut().filter(|_| is_io) {
                 *left -= 1;
             }
-            self.pending.remove(at);
+            lane.pending.remove(at);
             any = true;
         }
         any
