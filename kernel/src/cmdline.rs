@@ -37,6 +37,8 @@ pub struct Options {
     pub freeze_deadline: Duration,
     /// `vmbus.version=`: the newest version of VMBus that is tried.
     pub vmbus: vmbus::Version,
+    /// `vmbus.monitor=`: whether a host that looks at monitor pages is signalled there.
+    pub monitored: bool,
     /// `vstor.version=`: the newest version of storvsc that is tried.
     pub vstor: vstor::Version,
 }
@@ -95,6 +97,7 @@ impl Default for Options {
             key: None,
             freeze_deadline: Duration::from_secs(5),
             vmbus: vmbus::Version::V6_0,
+            monitored: false,
             vstor: vstor::Version::V6_2,
         }
     }
@@ -127,7 +130,7 @@ impl fmt::Display for BadOption<'_> {
                 "option '{word}' is unknown and ignored (there are: log=LEVEL deadline=SECONDS \
                  blk.ring-order=ORDER blk.segments=COUNT blk.persistent=yes|no image=DISK \
                  on-refusal=shell|cold image-key=HEX freeze.deadline=SECONDS vmbus.version=X.Y \
-                 vstor.version=X.Y provoke=FAULT; \
+                 vstor.version=X.Y vmbus.monitor=yes|no provoke=FAULT; \
                  jobs go after --)"
             ),
             Problem::BadValue(wanted) => write!(f, "option '{word}' is ignored: it wants {wanted}"),
@@ -184,11 +187,7 @@ fn apply(options: &mut Options, word: &str) -> Result<(), Problem> {
             options.blk.max_segments = count.ok_or(wanted)?;
         }
         Some(("blk.persistent", value)) => {
-            options.blk.persistent = match value {
-                "yes" => true,
-                "no" => false,
-                _ => return Err(Problem::BadValue("yes or no")),
-            };
+            options.blk.persistent = yes_or_no(value)?;
         }
         Some(("image", value)) => {
             options.image = match value {
@@ -221,6 +220,9 @@ fn apply(options: &mut Options, word: &str) -> Result<(), Problem> {
             let mut named = known.filter(|version| is_named(version, value));
             options.vmbus = named.next().ok_or(wanted)?;
         }
+        Some(("vmbus.monitor", value)) => {
+            options.monitored = yes_or_no(value)?;
+        }
         Some(("vstor.version", value)) => {
             let wanted = Problem::BadValue("a version from 2.0 to 6.2");
             let known = vstor::Version::ALL.into_iter();
@@ -246,6 +248,14 @@ fn apply(options: &mut Options, word: &str) -> Result<(), Problem> {
 fn is_named(version: &impl fmt::Display, text: &str) -> bool {
     let mut name = String::<8>::new();
     fmt::write(&mut name, format_args!("{version}")).is_ok() && name == text
+}
+
+fn yes_or_no(value: &str) -> Result<bool, Problem> {
+    match value {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(Problem::BadValue("yes or no")),
+    }
 }
 
 /// Whole seconds, with or without the unit.
@@ -317,7 +327,8 @@ mod tests {
 
     #[test]
     fn versions_can_be_lowered() {
-        let (options, _, bad) = parsed("vmbus.version=4.0 vstor.version=5.1");
+        let (options, _, bad) = parsed("vmbus.version=4.0 vstor.version=5.1 vmbus.monitor=yes");
+        assert!(options.monitored);
         assert!(bad.is_empty());
         assert_eq!(options.vmbus, vmbus::Version::V4_0);
         assert_eq!(options.vstor, vstor::Version::V5_1);
@@ -363,6 +374,7 @@ mod tests {
             "blk.ring-order=5",
             "blk.segments=10",
             "blk.persistent=1",
+            "vmbus.monitor=1",
         ] {
             let (options, _, bad) = parsed(word);
             assert_eq!(options, Options::default(), "{word}");

@@ -112,6 +112,7 @@ fn run_on_hyperv(
     banner(boot, options, format_args!("Hyper-V"));
     let bus = VmbusConfig {
         max_version: options.vmbus,
+        monitored: options.monitored,
         ..VmbusConfig::default()
     };
     let scsi = ControllerConfig {

@@ -51,6 +51,9 @@ pub struct Options {
     /// The newest version of storvsp that this host speaks.
     #[arg(long, value_name = "VERSION", default_value = "6.2", value_parser = vstor_version)]
     pub vstor_max_version: vstor::Version,
+    /// Most further channels that a controller may have.
+    #[arg(long, value_name = "COUNT", default_value_t = 3)]
+    pub subchannels: u16,
     /// The first channel's number.
     #[arg(long, value_name = "RELID", default_value_t = 11)]
     pub first_relid: u32,

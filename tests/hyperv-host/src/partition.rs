@@ -279,6 +279,7 @@ fn controllers(options: &Options, attention: &Arc<Attention>) -> Result<Vec<Stor
         instance[0] = number;
         let controller = Storvsp::new(StorvspConfig {
             newest: options.vstor_max_version,
+            subchannels: options.subchannels,
             instance,
             ..StorvspConfig::default()
         });

@@ -78,6 +78,8 @@ impl<H: Hal> Drop for Taken<H> {
 pub struct Channel<H: Hal> {
     taken: Taken<H>,
     gpadl: u32,
+    /// Its bit in the monitor pages, if that is to be used.
+    monitor: Option<u8>,
     memory: Region,
     /// Both rings.
     pub ring: Ring,
@@ -114,7 +116,10 @@ impl<H: Hal> Channel<H> {
                 return Err(error);
             }
         };
+        // Hosts do not look there for a channel without interrupts.
+        let monitored = bus.config.monitored && config.interrupts;
         let channel = Self {
+            monitor: taken.offer.monitor.filter(|_| monitored),
             taken,
             gpadl,
             memory,
@@ -208,10 +213,14 @@ impl<H: Hal> Channel<H> {
     /// What the host said.
     pub fn signal(&self) -> Result<(), Status> {
         let relid = self.offer().relid as usize;
-        if !self.offer().dedicated {
+        if !self.offer().dedicated || self.monitor.is_some() {
             let word = OUTGOING_HALF + relid / 32 * 4;
             let word = self.bus().interrupt_page().atomic_u32(word);
             word.fetch_or(1 << (relid % 32), AcqRel);
+        }
+        if let Some(bit) = self.monitor {
+            self.bus().set_monitor(bit);
+            return Ok(());
         }
         self.bus().hv.signal(self.offer().connection)
     }

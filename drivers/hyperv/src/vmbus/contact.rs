@@ -8,8 +8,11 @@ use crate::post::PostError;
 use crate::wire::hypercall::Status;
 use crate::wire::synic::VMBUS_SINT;
 use crate::wire::vmbus::{
-    Header, InitiateContact, Kind, MESSAGE_CONNECTION, OLD_MESSAGE_CONNECTION, Version,
+    Header, InitiateContact, Kind, MESSAGE_CONNECTION, OLD_MESSAGE_CONNECTION, TRIGGER_GROUPS,
+    Version,
 };
+use core::sync::atomic::Ordering::AcqRel;
+use firn_block::PAGE;
 use firn_block::shm::Region;
 use zerocopy::IntoBytes;
 
@@ -162,5 +165,12 @@ impl<H: Hal> Vmbus<H> {
     /// its second half is ours to write.
     pub(super) const fn interrupt_page(&self) -> &Region {
         &self.pages
+    }
+
+    /// Sets a channel's bit in the page that the hypervisor looks at now and then.
+    pub(super) fn set_monitor(&self, bit: u8) {
+        let group = 2 * PAGE + TRIGGER_GROUPS + usize::from(bit) / 32 * 8;
+        let pending = self.pages.atomic_u32(group);
+        pending.fetch_or(1 << (bit % 32), AcqRel);
     }
 }

@@ -31,6 +31,8 @@ pub enum Offence {
     InstanceTwice(u32),
     /// An offer without a connection for its events.
     OfferWithoutConnection(u32),
+    /// An offer with a bit that monitor pages do not have.
+    MonitorOutOfRange(u32),
     /// A rescind of what was not offered.
     RescindUnknown(u32),
     /// A second rescind.
@@ -54,6 +56,7 @@ impl Offence {
             Self::OfferedTooEarly(_) => "relid offered before it was released",
             Self::InstanceTwice(_) => "device offered twice",
             Self::OfferWithoutConnection(_) => "offer without a connection",
+            Self::MonitorOutOfRange(_) => "monitor bit out of range",
             Self::RescindUnknown(_) => "rescind of an unknown relid",
             Self::RescindTwice(_) => "second rescind",
         }
@@ -77,6 +80,7 @@ impl fmt::Display for Offence {
             | Self::OfferedTooEarly(relid)
             | Self::InstanceTwice(relid)
             | Self::OfferWithoutConnection(relid)
+            | Self::MonitorOutOfRange(relid)
             | Self::RescindUnknown(relid)
             | Self::RescindTwice(relid) => write!(f, " (relid {relid})"),
         }

@@ -22,6 +22,8 @@ pub struct Offer {
     pub connection: u32,
     /// No bit in the interrupt page is needed for that.
     pub dedicated: bool,
+    /// The bit of the monitor pages by which they may be signalled as well.
+    pub monitor: Option<u8>,
 }
 
 struct Known {
@@ -57,6 +59,10 @@ impl Offers {
         if wire.connection == 0 {
             return Err(Offence::OfferWithoutConnection(relid));
         }
+        let allocated = wire.monitor_allocated & 1 != 0;
+        if allocated && wire.monitor >= vmbus::MONITORS {
+            return Err(Offence::MonitorOutOfRange(relid));
+        }
         let same = |known: &Known| {
             let other = &known.offer;
             !known.rescinded
@@ -73,6 +79,7 @@ impl Offers {
             relid,
             connection: wire.connection,
             dedicated: wire.dedicated & 1 != 0,
+            monitor: allocated.then_some(wire.monitor),
         };
         let known = Known {
             offer,

@@ -109,6 +109,11 @@ pub const OLD_MESSAGE_CONNECTION: u32 = 1;
 pub const MESSAGE_CONNECTION: u32 = 4;
 /// As a channel's processor: the host sends no interrupts.
 pub const NO_INTERRUPTS: u32 = u32::MAX;
+/// Where the groups of triggers begin in a monitor page: 8 bytes each, of which the
+/// first four are the pending bits.
+pub const TRIGGER_GROUPS: usize = 8;
+/// How many bits a monitor page has.
+pub const MONITORS: u8 = 128;
 /// A status that means success.
 pub const SUCCESS: u32 = 0;
 

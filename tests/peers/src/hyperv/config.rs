@@ -21,6 +21,8 @@ pub struct HostConfig {
     pub first_relid: u32,
     /// Whether events of its channels need no interrupt page.
     pub dedicated: bool,
+    /// Whether its channels have bits in the monitor pages.
+    pub monitors: bool,
     /// How long an unload takes.
     pub unload: Duration,
     /// What it does wrong from the beginning.
@@ -37,6 +39,7 @@ impl Default for HostConfig {
             message_connection: 0x1_0007,
             first_relid: 11,
             dedicated: true,
+            monitors: false,
             unload: Duration::ZERO,
             offences: Vec::new(),
         }

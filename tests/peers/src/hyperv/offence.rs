@@ -60,6 +60,8 @@ pub enum HvOffence {
     InstanceTwice,
     /// Offers a channel whose events go nowhere.
     OfferWithoutConnection,
+    /// Offers a channel with a bit that monitor pages do not have.
+    MonitorTooHigh,
     /// Rescinds a channel that was not offered.
     RescindsUnknown,
     /// Rescinds a channel twice.

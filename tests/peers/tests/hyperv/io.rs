@@ -123,6 +123,45 @@ fn the_host_is_signalled_once_for_a_batch() {
 }
 
 #[test]
+fn a_host_with_monitor_pages_is_signalled_by_them_if_that_is_wanted() {
+    for (monitors, monitored, interrupts) in [
+        (true, true, true),
+        (true, false, true),
+        (false, true, true),
+        (true, true, false),
+    ] {
+        let mut world = HvWorld::new(HostConfig {
+            monitors,
+            ..HostConfig::default()
+        });
+        let config = StorvspConfig {
+            subchannels: 2,
+            ..StorvspConfig::default()
+        };
+        world.plug(config).plug(0, Lun::new(Disk::new(SECTORS)));
+        let bus = VmbusConfig {
+            monitored,
+            ..VmbusConfig::default()
+        };
+        let scsi = ControllerConfig {
+            interrupts,
+            ..ControllerConfig::default()
+        };
+        world.start(bus, scsi);
+        world.run_for(std::time::Duration::from_secs(1));
+        assert!(world.is_live(0), "{}", world.failure());
+        let signals = world.machine.signals();
+        for _ in 0..32 {
+            world.submit(0, Request::flush()).expect("room").abandon();
+        }
+        assert_eq!(world.drain(0).len(), 32);
+        let without = monitors && monitored && interrupts;
+        assert_eq!(world.machine.signals() == signals, without);
+        world.assert_clean();
+    }
+}
+
+#[test]
 fn a_full_queue_says_so_and_goes_on() {
     let mut world = live();
     world.storvsps[0].allow(Some(0));

@@ -283,6 +283,7 @@ offences! {
     instance_twice: "device offered twice" = from_the_beginning(O::InstanceTwice);
     subchannel_twice: "device offered twice" = of_subchannels(O::SubchannelTwice);
     offer_without_connection: "offer without a connection" = from_the_beginning(O::OfferWithoutConnection);
+    monitor_too_high: "monitor bit out of range (relid" = from_the_beginning(O::MonitorTooHigh);
     rescinds_unknown: "rescind of an unknown relid" = from_the_beginning(O::RescindsUnknown);
     offers_too_early: "relid offered before it was released" = offered_early();
     rescinds_at_open: "took the offer back" = from_the_beginning(O::RescindsAtOpen);

@@ -72,6 +72,7 @@ fn host(rng: &mut SmallRng) -> HostConfig {
     HostConfig {
         first_relid: rng.random_range(1..1000),
         dedicated: rng.random(),
+        monitors: rng.random(),
         short_answers: rng.random(),
         ..HostConfig::only(version)
     }
@@ -133,7 +134,11 @@ impl HvSide {
             deadline: PATIENCE,
             ..ControllerConfig::default()
         };
-        world.start(VmbusConfig::default(), config);
+        let bus = VmbusConfig {
+            monitored: rng.random(),
+            ..VmbusConfig::default()
+        };
+        world.start(bus, config);
         let done = Rc::new(RefCell::default());
         if let Some(guest) = &mut world.guest {
             guest.deliver = Some(Rc::clone(&done));

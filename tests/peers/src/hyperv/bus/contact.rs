@@ -19,6 +19,7 @@ impl State {
         if u64_at(request, 24) == 0 || u64_at(request, 32) == 0 {
             self.complain("no monitor pages");
         }
+        self.monitor = u64_at(request, 32) >> 12;
         if new && u64_at(request, 16) & 0xff != 2 {
             self.complain("messages by another source than 2");
         }

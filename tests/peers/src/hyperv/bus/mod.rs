@@ -21,6 +21,7 @@ use slots::Slots;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 /// What is to be said of the guest's interrupts: none.
@@ -41,6 +42,8 @@ struct State {
     /// Those that went with their offers.
     dropped: BTreeSet<u32>,
     unloading: Option<Instant>,
+    /// The frame of the page where the guest sets bits instead of signalling.
+    monitor: u64,
     /// It does nothing at all.
     hangs: bool,
     complaints: Vec<String>,
@@ -75,6 +78,7 @@ impl VmbusHost {
             gpadls: BTreeMap::new(),
             dropped: BTreeSet::new(),
             unloading: None,
+            monitor: 0,
             hangs: false,
             complaints: Vec::new(),
             log: Vec::new(),
@@ -212,7 +216,8 @@ impl State {
 
     /// Gives each device its turn.
     fn serve(&mut self) -> bool {
-        let rung: Vec<u32> = self.machine.rung.borrow_mut().drain(..).collect();
+        let mut rung: Vec<u32> = self.machine.rung.borrow_mut().drain(..).collect();
+        rung.extend(self.monitored());
         let mut any = !rung.is_empty();
         let mut made = Vec::new();
         for slot in self.slots.iter_mut() {
@@ -239,6 +244,21 @@ impl State {
             self.offer_further(owner, numbers);
         }
         any
+    }
+
+    /// Connections that are signalled by the monitor page.
+    fn monitored(&self) -> Vec<u32> {
+        let watched = self.config.monitors && self.version.is_some();
+        let Some(page) = self.machine.page(self.monitor).filter(|_| watched) else {
+            return Vec::new();
+        };
+        let pending = [0, 1, 2, 3].map(|group| page.atomic_u32(8 + 8 * group).swap(0, SeqCst));
+        let is_set = |slot: &&slots::Slot| {
+            let bit = 127 - slot.relid as usize % 128;
+            slot.relid != 0 && pending[bit / 32] >> (bit % 32) & 1 == 1
+        };
+        let set = self.slots.iter().filter(is_set);
+        set.map(|slot| slot.connection).collect()
     }
 
     fn complain(&mut self, what: impl Into<String>) {

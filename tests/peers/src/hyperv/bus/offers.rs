@@ -99,6 +99,11 @@ impl State {
         offer[24..40].copy_from_slice(&self.slots[index].device.instance());
         offer[180..182].copy_from_slice(&self.slots[index].number.to_le_bytes());
         offer[184..188].copy_from_slice(&relid.to_le_bytes());
+        // The highest bits are in the last group.
+        let bit = 127 - (relid % 128) as u8;
+        let too_high = self.offences.take(HvOffence::MonitorTooHigh);
+        offer[188] = if too_high { 128 } else { bit };
+        offer[189] = u8::from(self.config.monitors || too_high);
         offer[190] = u8::from(self.config.dedicated);
         offer[192..196].copy_from_slice(&connection.to_le_bytes());
         offer
