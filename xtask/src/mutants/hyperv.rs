@@ -66,6 +66,18 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "if relid == 0 {",
     ),
     mutant(
+        "a monitor bit that pages do not have is taken",
+        OFFERS,
+        "if allocated && wire.monitor >= vmbus::MONITORS {",
+        "if allocated && wire.monitor == u8::MAX {",
+    ),
+    mutant(
+        "a monitor is told of channels that it does not watch",
+        CHANNEL,
+        "let monitored = bus.config.monitored && config.interrupts;",
+        "let monitored = bus.config.monitored;",
+    ),
+    mutant(
         "messages go where contact was made",
         CONTACT,
         "Some(connection) if connection != 0 => self.connection.set(connection),",
@@ -204,7 +216,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "if busy(last) == usize::MAX {",
     ),
     mutant(
-        "a batch costs a signal for each request",
+        "a queue of a few requests goes by several channels",
         PORT,
         "if busy(last) >= busy(least).saturating_add(RUN) {\n        least\n    } else {\n        last\n    }",
         "let _ = last; least",

@@ -2,7 +2,7 @@
 
 use crate::io::live;
 use firn_block::gate::Lifecycle;
-use firn_block::{Discard, IoError, Op, Request, Why};
+use firn_block::{Discard, IoError, Op, Queue, Request, Why};
 use firn_hyperv::Hal;
 use firn_hyperv::storvsc::ControllerConfig;
 use firn_hyperv::vmbus::VmbusConfig;
@@ -244,4 +244,18 @@ fn news_that_another_disks_polls_take_off_the_ring_are_not_slept_over() {
         assert_eq!(state, Lifecycle::Closed, "after {requests} requests");
         world.assert_clean();
     }
+}
+
+#[test]
+fn a_disks_poll_leaves_the_control_path_its_event() {
+    let mut world = live();
+    world.storvsps[0].allow(Some(0));
+    world.storvsps[0].plug(3, Lun::new(Disk::new(SECTORS)).named(5));
+    // Which disks there are is asked for, and not answered yet.
+    world.settle();
+    world.unit(0).front.borrow_mut().poll(usize::MAX, &mut drop);
+    world.storvsps[0].allow(None);
+    world.settle();
+    assert!(world.is_live(1), "no time has passed");
+    world.assert_clean();
 }

@@ -107,6 +107,13 @@ fn a_deep_queue_goes_by_all_channels_and_a_shallow_one_by_the_first() {
     );
     let before = served(&world, &[]);
     world.storvsps[0].allow(Some(0));
+    let tokens = writes(&mut world, 4);
+    assert_eq!(served(&world, &before), [4, 0, 0, 0], "a few at a time");
+    world.storvsps[0].allow(None);
+    let done = world.drain(0);
+    check(&world, tokens, done);
+    let before = served(&world, &[]);
+    world.storvsps[0].allow(Some(0));
     let tokens = writes(&mut world, 32);
     let spread = served(&world, &before);
     assert!(
