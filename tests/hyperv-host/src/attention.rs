@@ -2,11 +2,12 @@
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::{self, Thread};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::end::End;
@@ -22,8 +23,8 @@ pub struct Attention {
     typed: Mutex<Vec<u8>>,
     wish: AtomicBool,
     look: AtomicBool,
-    /// Who makes the processor look.
-    waker: OnceLock<Thread>,
+    /// The processor's thread.
+    guest: OnceLock<JoinHandle<()>>,
     expired: AtomicBool,
 }
 
@@ -35,9 +36,16 @@ impl Attention {
 
     /// Somebody has something to do now.
     pub fn want(&self) {
-        self.look.store(true, SeqCst);
-        if let Some(waker) = self.waker.get() {
-            waker.unpark();
+        // Who has not looked yet was interrupted for that.
+        if !self.look.swap(true, SeqCst) {
+            self.interrupt();
+        }
+    }
+
+    /// Has the processor leave the guest.
+    fn interrupt(&self) {
+        if let Some(guest) = self.guest.get() {
+            let _ended = guest.kill(SIGRTMIN());
         }
     }
 
@@ -78,15 +86,23 @@ extern "C" fn arrived(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_v
 pub fn run(options: Options) -> Result<End> {
     register_signal_handler(SIGRTMIN(), arrived).context("handling signals")?;
     let attention = Arc::<Attention>::default();
-    attention.waker.get_or_init(thread::current);
     let deadline = options.deadline.map(|after| Instant::now() + after);
     let shared = Arc::clone(&attention);
     thread::spawn(move || listen(&shared));
     let shared = Arc::clone(&attention);
+    let (tell, end) = mpsc::channel();
     let guest = thread::Builder::new().name("guest".into());
-    let guest = guest.spawn(move || live(&options, shared))?;
-    while !guest.is_finished() {
-        thread::park_timeout(PERIOD);
+    let guest = guest.spawn(move || {
+        // Who started it waits for this.
+        let _told = tell.send(live(&options, shared));
+    })?;
+    attention.guest.get_or_init(|| guest);
+    loop {
+        match end.recv_timeout(PERIOD) {
+            Ok(end) => return end,
+            Err(RecvTimeoutError::Disconnected) => bail!("the guest's thread panicked"),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
         let expired = deadline.is_some_and(|at| at <= Instant::now());
         if expired {
             attention.expired.store(true, SeqCst);
@@ -96,11 +112,9 @@ pub fn run(options: Options) -> Result<End> {
         }
         // A signal that comes between two turns is lost: the next one will not be.
         if expired || attention.look.load(SeqCst) {
-            let _ended = guest.kill(SIGRTMIN());
+            attention.interrupt();
         }
     }
-    let ended = guest.join();
-    ended.map_err(|_| anyhow!("the guest's thread panicked"))?
 }
 
 fn live(options: &Options, attention: Arc<Attention>) -> Result<End> {

@@ -4,14 +4,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::mpsc::{self, Sender};
-use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use firn_peers::{Backing, Disk, Flushing};
+use firn_peers::Disk;
 use rustix::fs::{FallocateFlags, OFlags, fallocate, ioctl_blksszget};
 use rustix::io::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::worker::{Medium, Worker};
 
 const SECTOR: u64 = 512;
 /// Bytes that are moved at once.
@@ -28,12 +28,10 @@ struct Page([u8; PAGE]);
 struct DiskFile {
     file: File,
     buffer: Vec<Page>,
-    /// Who flushes it while the guest goes on.
-    flusher: Sender<Sender<io::Result<()>>>,
 }
 
 /// Opens a disk; with it the bytes of one of its sectors, which a file does not
-/// know by itself. `wake` is called when a flush has ended.
+/// know by itself. `wake` is called whenever something has ended that was begun.
 ///
 /// # Errors
 /// There is no such file, or it has no whole sectors.
@@ -41,7 +39,7 @@ pub fn open(
     path: &Path,
     read_only: bool,
     sector: Option<u32>,
-    wake: impl Fn() + Send + 'static,
+    wake: impl Fn() + Clone + Send + 'static,
 ) -> Result<(Disk, u32)> {
     let shown = || path.display().to_string();
     let mut file = open_file(path, read_only).with_context(shown)?;
@@ -62,26 +60,8 @@ pub fn open(
         shown()
     );
     let buffer = vec![Page([0; PAGE]); CHUNK / PAGE];
-    let flusher = flusher(file.try_clone().with_context(shown)?, wake);
-    let disk = DiskFile {
-        file,
-        buffer,
-        flusher,
-    };
-    Ok((Disk::over(bytes / SECTOR, disk), sector))
-}
-
-/// Starts a thread that flushes a file whenever it is asked to, until nobody can.
-fn flusher(file: File, wake: impl Fn() + Send + 'static) -> Sender<Sender<io::Result<()>>> {
-    let (ask, asked) = mpsc::channel::<Sender<io::Result<()>>>();
-    thread::spawn(move || {
-        for answer in asked {
-            // A controller that was closed meanwhile waits for no answer.
-            let _closed = answer.send(file.sync_data());
-            wake();
-        }
-    });
-    ask
+    let worker = Worker::start(DiskFile { file, buffer }, wake).with_context(shown)?;
+    Ok((Disk::over(bytes / SECTOR, worker), sector))
 }
 
 /// Past the cache if the file system can do that with single sectors.
@@ -120,7 +100,7 @@ impl DiskFile {
     }
 }
 
-impl Backing for DiskFile {
+impl Medium for DiskFile {
     fn read(&mut self, sector: u64, to: &mut [u8]) -> io::Result<()> {
         self.pieces(sector, to.len(), |file, buffer, at, done| {
             file.read_exact_at(buffer, at)?;
@@ -136,14 +116,9 @@ impl Backing for DiskFile {
         })
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    fn begin_flush(&mut self) -> io::Result<Option<Flushing>> {
-        let (answer, flushing) = mpsc::channel();
-        self.flusher.send(answer).map_err(io::Error::other)?;
-        Ok(Some(flushing))
+    fn flusher(&self) -> io::Result<impl FnMut() -> io::Result<()> + Send + 'static> {
+        let file = self.file.try_clone()?;
+        Ok(move || file.sync_data())
     }
 
     fn discard(&mut self, sector: u64, sectors: u64) -> io::Result<()> {
@@ -189,18 +164,6 @@ mod tests {
         let mut again = vec![0; data.len()];
         disk.read(3, &mut again).unwrap();
         assert_eq!(again, data);
-    }
-
-    #[test]
-    fn a_flush_ends_while_others_go_on() {
-        let there = file(4096);
-        let (woken, wakes) = mpsc::channel();
-        let wake = move || woken.send(()).unwrap();
-        let (disk, _) = super::open(there.path(), false, None, wake).unwrap();
-        disk.write(0, &[1; 512]).unwrap();
-        let flushing = disk.begin_flush().unwrap().unwrap();
-        flushing.recv().unwrap().unwrap();
-        wakes.recv().unwrap();
     }
 
     #[test]

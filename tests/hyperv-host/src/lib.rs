@@ -9,7 +9,9 @@
 //! files.
 //!
 //! One thread runs the guest's processor and serves its devices between two turns
-//! of it; another one wakes it when there is something to do ([`attention`]).
+//! of it; another one wakes it when there is something to do ([`attention`]). Disks
+//! are read and written by threads of their own; what came out of it is put on the
+//! ring, and into the guest's memory, by the first thread alone.
 
 pub mod acpi;
 pub mod attention;
@@ -25,6 +27,7 @@ pub mod options;
 pub mod partition;
 pub mod pm;
 pub mod processor;
+mod worker;
 
 pub use end::End;
 pub use options::Options;

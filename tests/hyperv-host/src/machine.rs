@@ -119,7 +119,8 @@ impl Machine {
 
     /// What is due between two turns, whatever ended the last one.
     fn look_around(&mut self) {
-        if self.attention.take_look() {
+        // Once more, if somebody wants it meanwhile: its signal did not end a turn.
+        while self.attention.take_look() {
             self.chipset.flush();
             self.attention.take_typed(&mut self.typed);
             let taken = self.chipset.type_in(&self.typed);

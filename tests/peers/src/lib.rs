@@ -21,8 +21,8 @@ mod store;
 mod world;
 
 pub use blkback::{
-    Backing, BlkBack, BlkOffence, Config, Counters, DiscardConfig, Disk, DiskOp, Flushing, Order,
-    Publish,
+    Backing, BlkBack, BlkOffence, Config, Counters, DiscardConfig, Disk, DiskOp, Later, Order,
+    Publish, Work,
 };
 pub use io::{SECTORS, completions, live, pattern};
 pub use machine::{

@@ -41,8 +41,19 @@ pub enum DiskOp {
     },
 }
 
-/// The end of a flush that somebody else carries out.
-pub type Flushing = Receiver<io::Result<()>>;
+/// The end of something that somebody else carries out; with it what was read.
+pub type Later = Receiver<io::Result<Vec<u8>>>;
+
+/// Something that a disk can be asked to do while its guest goes on.
+#[derive(Clone, Copy, Debug)]
+pub enum Work<'a> {
+    /// Read so many bytes from a sector on.
+    Read(u64, usize),
+    /// Write these bytes from a sector on, if only into a cache.
+    Write(u64, &'a [u8]),
+    /// Make durable all that was written before.
+    Flush,
+}
 
 /// Where the data of a disk lie that is not in memory. Whole sectors only, all of
 /// them on the disk.
@@ -65,19 +76,17 @@ pub trait Backing {
     /// What the medium says.
     fn flush(&mut self) -> io::Result<()>;
 
-    /// The same, if it can be done while others go on; `None` if it is done by now.
-    ///
-    /// # Errors
-    /// What the medium says.
-    fn begin_flush(&mut self) -> io::Result<Option<Flushing>> {
-        self.flush().map(|()| None)
-    }
-
     /// Gives sectors back.
     ///
     /// # Errors
     /// What the medium says.
     fn discard(&mut self, sector: u64, sectors: u64) -> io::Result<()>;
+
+    /// Begins any of these, in the order of the calls; `None` if it knows only the
+    /// ways above, which have it done when they return.
+    fn begin(&mut self, _: Work<'_>) -> Option<Later> {
+        None
+    }
 }
 
 /// Told of everything that a disk did, right after it.
@@ -330,16 +339,13 @@ impl Disk {
         Ok(())
     }
 
-    /// [`Disk::flush`] while others go on, where its backing can; `None` if it is
-    /// done by now.
-    ///
-    /// # Errors
-    /// What its backing says.
-    pub fn begin_flush(&self) -> io::Result<Option<Flushing>> {
-        if let Some(backing) = &mut self.0.borrow_mut().backing {
-            return backing.begin_flush();
-        }
-        self.flush().map(|()| None)
+    /// Begins something that ends while others go on, where its backing can.
+    #[must_use]
+    pub fn begin(&self, work: Work<'_>) -> Option<Later> {
+        let mut state = self.0.borrow_mut();
+        let later = state.backing.as_mut()?.begin(work)?;
+        state.writes += u64::from(matches!(work, Work::Write(..)));
+        Some(later)
     }
 
     /// Makes sectors read as zeros.

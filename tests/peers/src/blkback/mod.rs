@@ -10,7 +10,7 @@ mod serve;
 mod work;
 
 pub use config::{Config, DiscardConfig, Order, Publish};
-pub use disk::{Backing, Disk, DiskOp, Flushing};
+pub use disk::{Backing, Disk, DiskOp, Later, Work};
 pub use offence::BlkOffence;
 
 use crate::Peer;

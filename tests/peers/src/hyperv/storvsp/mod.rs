@@ -246,7 +246,9 @@ impl Storvsp {
 
     pub(super) fn closed(&self, number: u16) {
         let mut state = self.0.borrow_mut();
-        state.lanes.remove(&number);
+        if let Some(mut lane) = state.lanes.remove(&number) {
+            lane.pending.iter_mut().for_each(Pending::give_up);
+        }
         if number == 0 {
             state.phase = Phase::Closed;
             state.notices.clear();

@@ -2,9 +2,10 @@
 
 use super::target::Outcome;
 use super::{Lane, Phase, State};
-use crate::blkback::Flushing;
+use crate::blkback::Later;
 use crate::hyperv::bytes::{u16_at, u32_at, u64_at};
 use crate::hyperv::device::Link;
+use crate::hyperv::machine::HvMachine;
 use crate::hyperv::offence::HvOffence;
 use crate::hyperv::ring::Raw;
 use firn_block::PAGE;
@@ -22,24 +23,45 @@ pub(super) struct Pending {
     transaction: u64,
     packet: Vec<u8>,
     due: u64,
-    /// What it waits for, and the answer if that ends badly.
-    later: Option<(Flushing, Vec<u8>)>,
+    /// What it waits for.
+    later: Option<Wait>,
+}
+
+/// A disk is still at it.
+struct Wait {
+    end: Later,
+    /// The answer if that ends badly.
+    bad: Vec<u8>,
+    /// Where what was read goes. Nobody else writes there.
+    to: Option<Buffer>,
 }
 
 impl Pending {
     /// Whether what it waits for has ended.
-    fn is_here(&mut self) -> bool {
-        if let Some((flushing, bad)) = &mut self.later {
-            match flushing.try_recv() {
+    fn is_here(&mut self, machine: &HvMachine) -> bool {
+        if let Some(wait) = &mut self.later {
+            match wait.end.try_recv() {
                 Err(TryRecvError::Empty) => return false,
-                Ok(Ok(())) => {}
+                Ok(Ok(data)) => {
+                    if let Some(to) = &wait.to {
+                        to.fill(&data, machine);
+                    }
+                }
                 Ok(Err(_)) | Err(TryRecvError::Disconnected) => {
-                    self.packet = std::mem::take(bad);
+                    self.packet = std::mem::take(&mut wait.bad);
                 }
             }
             self.later = None;
         }
         true
+    }
+
+    /// Waits until it is safe to say that nobody is at it any more; what came out
+    /// of it is forgotten.
+    pub(super) fn give_up(&mut self) {
+        if let Some(wait) = self.later.take() {
+            let _forgotten = wait.end.recv();
+        }
     }
 }
 
@@ -79,6 +101,16 @@ impl Buffer {
             visit(*frame, offset, done..done + now);
             (done, offset) = (done + now, 0);
         }
+    }
+
+    /// Puts data there, as far as they reach.
+    fn fill(&self, data: &[u8], machine: &HvMachine) {
+        self.each(|frame, offset, range| {
+            let part = data.get(range.start..range.end.min(data.len()));
+            if let (Some(page), Some(part)) = (machine.page(frame), part) {
+                page.copy_in(offset, part);
+            }
+        });
     }
 }
 
@@ -290,13 +322,17 @@ impl State {
             true => self.command(packet[19], cdb, &data, link.offences),
             false => None,
         };
-        let flushing = outcome.as_mut().and_then(|outcome| outcome.later.take());
-        let later = flushing.map(|flushing| {
-            let broken = Some(Outcome::broken());
-            let bad = result(packet, version, transfer, broken, buffer.as_ref(), link);
-            (flushing, bad)
+        let begun = outcome.as_mut().and_then(|outcome| outcome.later.take());
+        let begun = begun.map(|(end, sense)| {
+            let bad = Some(Outcome::check(sense));
+            let bad = result(packet, version, transfer, bad, buffer.as_ref(), link);
+            (end, bad)
         });
         let answer = result(packet, version, transfer, outcome, buffer.as_ref(), link);
+        let later = begun.map(|(end, bad)| {
+            let to = buffer.filter(|_| direction == 1);
+            Wait { end, bad, to }
+        });
         if link.offences.has(HvOffence::NeverAnswersIo) {
             // The request is forgotten.
         } else if link.offences.has(HvOffence::AnswersAfterReset) && self.resets == 0 {
@@ -322,7 +358,7 @@ impl State {
         for lane in self.lanes.values_mut() {
             lane.pending.append(&mut lane.stuck);
             for pending in &mut lane.pending {
-                pending.later = None;
+                pending.give_up();
                 pending.packet[14] = 0x02;
                 pending.packet[24..28].fill(0);
             }
@@ -337,7 +373,7 @@ impl State {
         link: &Link<'_>,
         transaction: u64,
         packet: Vec<u8>,
-        later: Option<(Flushing, Vec<u8>)>,
+        later: Option<Wait>,
     ) {
         let (delay, reversed) = (self.config.delay, self.config.reversed);
         let lane = self.lane(link);
@@ -370,7 +406,8 @@ impl State {
         if lane.blocked {
             return false;
         }
-        while let Some(at) = lane.pending.iter_mut().position(Pending::is_here) {
+        let is_here = |pending: &mut Pending| pending.is_here(link.machine);
+        while let Some(at) = lane.pending.iter_mut().position(is_here) {
             let next = &lane.pending[at];
             if next.due > lane.clock {
                 return true;
@@ -460,14 +497,9 @@ fn result(
         return answer;
     };
     let mut moved = outcome.taken;
-    if let Some(buffer) = buffer.filter(|_| request[22] == 1) {
+    if let Some(buffer) = buffer.filter(|_| request[22] == 1 && !outcome.data.is_empty()) {
         moved = outcome.data.len().min(transfer);
-        buffer.each(|frame, offset, range| {
-            let part = outcome.data.get(range.start..range.end.min(moved));
-            if let (Some(page), Some(part)) = (link.machine.page(frame), part) {
-                page.copy_in(offset, part);
-            }
-        });
+        buffer.fill(&outcome.data[..moved], link.machine);
     }
     let offences = link.offences;
     if transfer > 0 && offences.take(HvOffence::MovesTooMuch) {

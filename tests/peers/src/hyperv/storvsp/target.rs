@@ -1,7 +1,7 @@
 //! SCSI commands, carried out on disks in memory.
 
 use super::{Lun, State};
-use crate::blkback::{DiskOp, Flushing};
+use crate::blkback::{DiskOp, Later, Work};
 use crate::hyperv::device::Offences;
 use crate::hyperv::offence::HvOffence;
 
@@ -13,8 +13,8 @@ pub(super) struct Outcome {
     pub(super) data: Vec<u8>,
     /// Bytes of the guest's that were taken.
     pub(super) taken: usize,
-    /// It ends when this does, well or as [`Outcome::broken`].
-    pub(super) later: Option<Flushing>,
+    /// It ends when this does, well or with this sense.
+    pub(super) later: Option<(Later, Sense)>,
 }
 
 impl Outcome {
@@ -28,16 +28,18 @@ impl Outcome {
         }
     }
 
-    /// The disk cannot do what it has begun.
-    pub(super) fn broken() -> Self {
-        let (key, code, qualifier) = BROKEN;
-        Self::check(key, code, qualifier)
-    }
-
     fn good(taken: usize) -> Self {
         Self {
             taken,
             ..Self::data(Vec::new())
+        }
+    }
+
+    /// It has begun; well done, it is so many bytes.
+    fn begun(later: Later, bad: Sense, bytes: usize) -> Self {
+        Self {
+            later: Some((later, bad)),
+            ..Self::good(bytes)
         }
     }
 
@@ -48,7 +50,7 @@ impl Outcome {
         }
     }
 
-    fn check(key: u8, code: u8, qualifier: u8) -> Self {
+    pub(super) fn check((key, code, qualifier): Sense) -> Self {
         let mut sense = vec![0; 18];
         (sense[0], sense[2], sense[7]) = (0x70, key, 10);
         (sense[12], sense[13]) = (code, qualifier);
@@ -66,10 +68,13 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, add)
 }
 
-const INVALID_FIELD: (u8, u8, u8) = (5, 0x24, 0);
-const UNREADABLE: (u8, u8, u8) = (3, 0x11, 0);
-const UNWRITABLE: (u8, u8, u8) = (3, 0x0c, 0);
-const BROKEN: (u8, u8, u8) = (4, 0x44, 0);
+/// Key, code and qualifier.
+pub(super) type Sense = (u8, u8, u8);
+
+const INVALID_FIELD: Sense = (5, 0x24, 0);
+const UNREADABLE: Sense = (3, 0x11, 0);
+const UNWRITABLE: Sense = (3, 0x0c, 0);
+const BROKEN: Sense = (4, 0x44, 0);
 
 impl State {
     /// Carries a command out; `None`: there is no such unit.
@@ -88,14 +93,14 @@ impl State {
         if cdb[0] != 0x12
             && let Some((code, qualifier)) = lun.attention.take()
         {
-            return Some(Outcome::check(6, code, qualifier));
+            return Some(Outcome::check((6, code, qualifier)));
         }
         if matches!(cdb[0], 0x28 | 0x88 | 0x2a | 0x8a) && lun.busy > 0 {
             lun.busy -= 1;
             // One after the other: busy, and about to be ready.
             return Some(match lun.busy % 2 {
                 0 => Outcome::busy(),
-                _ => Outcome::check(2, 0x04, 0x01),
+                _ => Outcome::check((2, 0x04, 0x01)),
             });
         }
         let result = match cdb[0] {
@@ -115,11 +120,11 @@ impl State {
             0x1a if lun.modern => Ok(lun.modes(cdb, offences)),
             _ => Err((5, 0x20, 0)),
         };
-        Some(result.unwrap_or_else(|(key, code, qualifier)| Outcome::check(key, code, qualifier)))
+        Some(result.unwrap_or_else(Outcome::check))
     }
 }
 
-type Result<T> = std::result::Result<T, (u8, u8, u8)>;
+type Result<T> = std::result::Result<T, Sense>;
 
 fn report_luns(units: &[u8], offences: &Offences) -> Outcome {
     let mut bytes = (8 * units.len() as u32).to_be_bytes().to_vec();
@@ -155,10 +160,17 @@ impl Lun {
         if !self.disk.admits(sector, sectors) {
             return Err(UNREADABLE);
         }
-        let mut data = vec![0; sectors as usize * 512];
-        self.disk.read(sector, &mut data).map_err(|_| UNREADABLE)?;
+        let bytes = sectors as usize * 512;
+        let outcome = match self.disk.begin(Work::Read(sector, bytes)) {
+            Some(later) => Outcome::begun(later, UNREADABLE, bytes),
+            None => {
+                let mut data = vec![0; bytes];
+                self.disk.read(sector, &mut data).map_err(|_| UNREADABLE)?;
+                Outcome::data(data)
+            }
+        };
         self.disk.record(DiskOp::Read { sector, sectors });
-        Ok(Outcome::data(data))
+        Ok(outcome)
     }
 
     fn write(&self, block: u64, blocks: u64, data: &[u8]) -> Result<Outcome> {
@@ -172,21 +184,30 @@ impl Lun {
         if !self.disk.admits(sector, sectors) {
             return Err(UNWRITABLE);
         }
-        self.disk.write(sector, data).map_err(|_| UNWRITABLE)?;
+        let outcome = match self.disk.begin(Work::Write(sector, data)) {
+            Some(later) => Outcome::begun(later, UNWRITABLE, data.len()),
+            None => {
+                self.disk.write(sector, data).map_err(|_| UNWRITABLE)?;
+                Outcome::good(data.len())
+            }
+        };
         self.disk.record(DiskOp::Write { sector, sectors });
-        Ok(Outcome::good(data.len()))
+        Ok(outcome)
     }
 
     fn flush(&self) -> Result<Outcome> {
         if !self.disk.admits(0, 0) {
             return Err(BROKEN);
         }
-        let later = self.disk.begin_flush().map_err(|_| BROKEN)?;
+        let outcome = match self.disk.begin(Work::Flush) {
+            Some(later) => Outcome::begun(later, BROKEN, 0),
+            None => {
+                self.disk.flush().map_err(|_| BROKEN)?;
+                Outcome::good(0)
+            }
+        };
         self.disk.record(DiskOp::Flush);
-        Ok(Outcome {
-            later,
-            ..Outcome::good(0)
-        })
+        Ok(outcome)
     }
 
     fn unmap(&self, data: &[u8]) -> Result<Outcome> {
