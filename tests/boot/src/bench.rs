@@ -71,6 +71,7 @@ impl Bench {
             Host::Xen => &XEN,
             Host::Kvm => &KVM,
             Host::HyperV => &HYPERV,
+            Host::OpenVmm => anyhow::bail!("openvmm has no shared lab"),
         };
         cell.get_or_init(|| Self::boot(host).map_err(|e| format!("{e:#}")))
             .as_ref()

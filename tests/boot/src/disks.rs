@@ -77,7 +77,7 @@ pub fn files(args: &[DiskArg], folder: &RunFolder) -> Result<Vec<PathBuf>> {
 pub fn vdev(host: Host, number: usize) -> String {
     let letter = ('a'..='p').nth(number).unwrap_or('p');
     match host {
-        Host::HyperV => format!("sd{letter}"),
+        Host::HyperV | Host::OpenVmm => format!("sd{letter}"),
         Host::Xen | Host::Kvm => format!("xvd{letter}"),
     }
 }

@@ -13,7 +13,7 @@ use crate::complaints::Destroyed;
 use crate::lab::Lab;
 use crate::machine::Host;
 use crate::transcript::{Sink, Transcript};
-use crate::{hyperv, moves, qemu_xen, stuck, xl};
+use crate::{hyperv, moves, openvmm, qemu_xen, stuck, xl};
 
 /// A disk of a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,7 +209,7 @@ impl Guest {
         let name = files.name.clone();
         let started = match lab.host() {
             Host::Xen => Self::start_xen(lab, spec, files),
-            Host::Kvm | Host::HyperV => Self::start_kvm(lab, spec, &files),
+            Host::Kvm | Host::HyperV | Host::OpenVmm => Self::start_kvm(lab, spec, &files),
         };
         started.with_context(|| format!("starting guest {name}"))
     }
@@ -246,6 +246,7 @@ impl Guest {
         let host = lab.host();
         let argv = match host {
             Host::HyperV => hyperv::command_line(&lab.monitor, spec, files),
+            Host::OpenVmm => openvmm::command_line(&lab.monitor, spec, files)?,
             _ => qemu_xen::command_line(&lab.monitor, spec, files),
         };
         let request = Request::Exec {
@@ -348,6 +349,10 @@ impl Guest {
             Kind::Kvm {
                 host: Host::HyperV, ..
             } => hyperv::exit(&said, &self.console.text()),
+            Kind::Kvm {
+                host: Host::OpenVmm,
+                ..
+            } => openvmm::exit(&said),
             Kind::Kvm { .. } => qemu_xen::exit(&said),
         })
     }

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -23,24 +24,44 @@ const KVM: &str = "/dev/kvm";
 /// How guests are started here, if this machine's KVM does for that: disks are the
 /// files themselves.
 pub(crate) fn monitor(images: &Images, run: &RunFolder, config: &LabConfig) -> Result<Monitor> {
-    File::options()
-        .read(true)
-        .write(true)
-        .open(KVM)
-        .context(KVM)?;
+    reach(Path::new(KVM))?;
     let program = match config.host {
         Host::HyperV => hyperv(run)?,
         _ => qemu(images)?,
     };
+    Ok(with(program, run, config))
+}
+
+/// How guests are started with openvmm.
+pub(crate) fn openvmm(
+    program: &Path,
+    kvm: &Path,
+    run: &RunFolder,
+    config: &LabConfig,
+) -> Result<Monitor> {
+    let program = fs::canonicalize(program)
+        .with_context(|| format!("openvmm's program, {}", program.display()))?;
+    reach(kvm).context("openvmm needs a machine with KVM, and the right to use it")?;
+    let program = program.to_string_lossy().into_owned();
+    Ok(with(vec![program], run, config))
+}
+
+fn with(program: Vec<String>, run: &RunFolder, config: &LabConfig) -> Monitor {
     let named = |disk: &DiskSpec| {
         let file = disk.file.to_string_lossy().into_owned();
         (format!("/dev/firn/{}", disk.name), file)
     };
-    Ok(Monitor {
+    Monitor {
         program,
         early: run.path(EARLY).to_string_lossy().into_owned(),
         disks: config.disks.iter().map(named).collect(),
-    })
+    }
+}
+
+/// Whether we may use KVM.
+fn reach(kvm: &Path) -> Result<File> {
+    let kvm_file = File::options().read(true).write(true).open(kvm);
+    kvm_file.with_context(|| kvm.display().to_string())
 }
 
 /// Asks a program that ends by itself; its first line, if it ends badly.
@@ -104,7 +125,7 @@ pub(crate) fn start(run: &RunFolder) -> Result<(Machine, UnixStream)> {
     Ok((machine, ours))
 }
 
-/// What guests write to port 0xE9.
+/// What guests write to port 0xE9, or what openvmm says.
 const EARLY: &str = "early.log";
 
 /// QEMU as the packages have it.

@@ -60,7 +60,7 @@ impl Lab {
         }
         report(match config.host {
             Host::Xen => "booting Xen and its dom0",
-            Host::Kvm | Host::HyperV => "booting the KVM host",
+            Host::Kvm | Host::HyperV | Host::OpenVmm => "booting the KVM host",
         });
         let start = Instant::now();
         let mut started = machine::start(images, config, &run, &overlay.archive()?)?;
@@ -99,6 +99,21 @@ impl Lab {
     pub fn here(images: &Images, config: &LabConfig) -> Result<Self> {
         let run = Cache::open()?.run_folder()?;
         let monitor = here::monitor(images, &run, config)?;
+        Self::with(run, monitor, config)
+    }
+
+    /// Uses openvmm, the program at `program`, on this very machine. `kvm` is the
+    /// device that it needs: `/dev/kvm`.
+    ///
+    /// # Errors
+    /// There is no such program, or this machine has no KVM for us.
+    pub fn openvmm(program: &Path, kvm: &Path, config: &LabConfig) -> Result<Self> {
+        let run = Cache::open()?.run_folder()?;
+        let monitor = here::openvmm(program, kvm, &run, config)?;
+        Self::with(run, monitor, config)
+    }
+
+    fn with(run: RunFolder, monitor: Monitor, config: &LabConfig) -> Result<Self> {
         let start = Instant::now();
         let (mut machine, agent) = here::start(&run)?;
         let client = Client::new(agent, BOOT_DEADLINE, &mut || machine.check())?;
@@ -129,6 +144,7 @@ impl Lab {
         let ask = match self.host {
             Host::Xen => "echo Xen $(xl info xen_version), dom0 Linux $(uname -r)",
             Host::HyperV => "echo firn-hyperv-host on KVM, Linux $(uname -r)",
+            Host::OpenVmm => "echo openvmm on KVM, Linux $(uname -r)",
             Host::Kvm => {
                 let qemu = self.monitor.program.join(" ");
                 &format!("echo $({qemu} --version | head -n 1) on KVM, Linux $(uname -r)")

@@ -32,6 +32,7 @@ mod machine;
 mod modules;
 mod monitor;
 mod moves;
+mod openvmm;
 mod packages;
 mod programs;
 mod qemu_xen;

@@ -30,6 +30,8 @@ pub enum Host {
     Kvm,
     /// The same, with `firn-hyperv-host`, whose guests are on Hyper-V.
     HyperV,
+    /// openvmm, on this very machine's KVM: see [`Lab::openvmm`](crate::Lab::openvmm).
+    OpenVmm,
 }
 
 /// A disk file of the driving machine that the lab gets as `/dev/firn/NAME`.
@@ -125,6 +127,7 @@ pub(crate) fn start(
     let base = match config.host {
         Host::Xen => images.dom0(),
         Host::Kvm | Host::HyperV => images.kvm(),
+        Host::OpenVmm => bail!("openvmm is not in the lab's images"),
     };
     let mut image = fs::read(&base).with_context(|| base.display().to_string())?;
     image.extend_from_slice(overlay);
@@ -228,7 +231,7 @@ fn command_line(
                 dom0_mem=1024M dom0_max_vcpus=1 noreboot=1 watchdog=0";
             [shown(images.xen()), modules, xen.into()]
         }
-        Host::Kvm | Host::HyperV => {
+        Host::Kvm | Host::HyperV | Host::OpenVmm => {
             add("-M q35 -cpu EPYC,+svm,+npt");
             let linux_words = "console=ttyS0 quiet loglevel=4 mitigations=off";
             [linux, initrd.to_string(), linux_words.into()]

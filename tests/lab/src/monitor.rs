@@ -7,7 +7,7 @@ use crate::programs::MONITOR;
 pub(crate) struct Monitor {
     /// The start of its command line.
     pub(crate) program: Vec<String>,
-    /// Where guests' port 0xE9 goes.
+    /// Where guests' port 0xE9 goes, or what openvmm says.
     pub(crate) early: String,
     /// Disks that are not found where guests' specs say, and where they are.
     pub(crate) disks: Vec<(String, String)>,

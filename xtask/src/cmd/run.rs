@@ -1,9 +1,9 @@
-//! `cargo xtask run`: the ELF on real Xen or on Hyper-V, with a real disk.
+//! `cargo xtask run`: the ELF on real Xen or on a Hyper-V host, with a real disk.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use firn_boot_tests::disks::{self, DiskArg, vdev};
 use firn_boot_tests::{Watched, judge, verify};
@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// Which host to boot on.
     #[arg(long, value_enum, default_value = "xen")]
     on: On,
+    /// openvmm's program, for `--on openvmm` [default: what FIRN_OPENVMM names]
+    #[arg(long, value_name = "FILE")]
+    openvmm: Option<PathBuf>,
     /// Invert this byte of the first disk's file between write and read-back.
     #[arg(long, value_name = "OFFSET")]
     flip_byte: Option<u64>,
@@ -77,6 +80,8 @@ enum On {
     QemuXen,
     /// Our own Hyper-V host on KVM.
     Hyperv,
+    /// Microsoft's openvmm on this machine's KVM; its program is not ours to bring.
+    Openvmm,
 }
 
 impl On {
@@ -87,6 +92,7 @@ impl On {
             (Demo::Cross, Self::Xen) => Ok(vec![Host::Xen, Host::HyperV]),
             (Demo::Cross, Self::Hyperv) => Ok(vec![Host::HyperV, Host::Xen]),
             (_, Self::QemuXen) => bail!("QEMU's Xen has no demonstration; `--on xen` has"),
+            (_, Self::Openvmm) => bail!("openvmm has no demonstration; `--on hyperv` has"),
         }
     }
 
@@ -95,6 +101,7 @@ impl On {
             Self::Xen => Host::Xen,
             Self::QemuXen => Host::Kvm,
             Self::Hyperv => Host::HyperV,
+            Self::Openvmm => Host::OpenVmm,
         }
     }
 }
@@ -111,17 +118,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let line = args.line();
     let jobs = verify::parse(&line)?;
+    let openvmm = args.openvmm()?;
     let elf = cmd::build::build()?;
     elf::check(&elf.stripped, &elf.debug)?;
     let progress = Progress::new();
-    let images = cmd::lab::prepare(&progress)?;
     let folder = Cache::open()?.run_folder()?;
     let files = disks::files(&args.disk, &folder)?;
     let mut config = LabConfig::new(args.on.host());
     for (number, file) in files.iter().enumerate() {
         config = config.with_disk(DiskSpec::new(&format!("d{number}"), file));
     }
-    let lab = boot(&images, &config, &progress)?;
+    let lab = match openvmm {
+        Some(program) => Lab::openvmm(&program, Path::new("/dev/kvm"), &config)?,
+        None => boot(&cmd::lab::prepare(&progress)?, &config, &progress)?,
+    };
     println!("host: {}", lab.describe()?);
     progress.step("creating the guest");
     let guest = lab.guest(&spec(args, elf.stripped, &files))?;
@@ -149,6 +159,19 @@ impl Args {
             Demo::Freeze => 3,
             Demo::Cross => 2,
         })
+    }
+
+    /// Where openvmm is, if it is the host.
+    fn openvmm(&self) -> Result<Option<PathBuf>> {
+        if self.on != On::Openvmm {
+            return Ok(None);
+        }
+        let named = || std::env::var_os("FIRN_OPENVMM").map(PathBuf::from);
+        let program = self.openvmm.clone().or_else(named);
+        program.map(Some).context(
+            "openvmm is not part of this project: say where its program is, \
+             with --openvmm FILE or in FIRN_OPENVMM",
+        )
     }
 
     /// The job line: unless told otherwise, the first disk is written and read
