@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use firn_boot_tests::{Bench, Event, JobResult, Scene, judge, verify};
+use firn_boot_tests::{Bench, Event, JobResult, Scene, check_file, judge};
 use firn_lab::{Exit, GuestDisk, GuestSpec, Host};
 
 const SOON: Duration = Duration::from_secs(90);
@@ -57,9 +57,27 @@ fn every_version_of_both_protocols() -> Result<()> {
         let results = life(&scene, &format!("{line}; poweroff"), &disks, &words);
         let results = results.with_context(|| format!("VMBus {bus}, storvsp {storage}"))?;
         judge(&results)?;
-        for job in verify::lasting(&verify::parse(&line)?) {
-            verify::check_disk_file(disk.file(), job)?;
-        }
+        check_file(&line, disk.file())?;
+    }
+    scene.finish()
+}
+
+/// As many channels as both ends want: each carries requests, and data arrive.
+#[test]
+fn a_controller_with_further_channels() -> Result<()> {
+    let scene = Scene::new(Host::HyperV)?;
+    let disk = scene.bench.disk(512)?;
+    let disks = [GuestDisk::new(disk.name(), "sda")];
+    for (seed, offered, channels) in [(41, "1", "channels=2"), (42, "9", "channels=4")] {
+        let line = format!("verify disk=sda size=8M bs=64k qd=32 seed={seed}");
+        let jobs = format!("wait-disk sda timeout=30s; disks; {line}; poweroff");
+        let results = life(&scene, &jobs, &disks, &["--subchannels", offered])?;
+        judge(&results)?;
+        let told = results.iter().find(|result| result.job == "disks");
+        let told = &told.context("no `disks`")?.fields["disks"][0]["features"];
+        let words = told.as_str().unwrap_or_default();
+        ensure!(words.contains(channels), "not {channels} but {words}");
+        check_file(&line, disk.file())?;
     }
     scene.finish()
 }

@@ -368,13 +368,7 @@ impl State {
         self.answer(link, raw.transaction, answer, None);
     }
 
-    fn answer(
-        &mut self,
-        link: &Link<'_>,
-        transaction: u64,
-        packet: Vec<u8>,
-        later: Option<Wait>,
-    ) {
+    fn answer(&mut self, link: &Link<'_>, transaction: u64, packet: Vec<u8>, later: Option<Wait>) {
         let (delay, reversed) = (self.config.delay, self.config.reversed);
         let lane = self.lane(link);
         let due = lane.clock + delay;
