@@ -347,6 +347,25 @@ fn an_answer_that_comes_too_late_is_nothing() {
 }
 
 #[test]
+fn a_wish_that_is_never_answered_hides_no_news() {
+    let host = HostConfig::default().offending(HvOffence::NeverAnswersSubchannels);
+    let mut world = HvWorld::new(host);
+    let controller = world.plug(storvsp(3));
+    controller.plug(0, Lun::new(Disk::new(SECTORS)).named(4));
+    let config = ControllerConfig {
+        interrupts: false,
+        ..ControllerConfig::default()
+    };
+    world.start(VmbusConfig::default(), config);
+    world.run_for(Duration::from_secs(100));
+    assert!(world.is_live(0), "{}", world.failure());
+    controller.plug(3, Lun::new(Disk::new(SECTORS)).named(5));
+    world.run_for(Duration::from_secs(100));
+    assert!(world.is_live(1), "it was looked for on an idle ring");
+    world.assert_clean();
+}
+
+#[test]
 fn without_memory_for_rings_there_are_fewer() {
     let mut world = live_with(3);
     freeze(&mut world).expect("idle");
