@@ -254,9 +254,9 @@ fn the_steady_path_does_not_allocate() {
         });
         info.count_total
     };
-    // The pool that the pages come from fills up at the first run.
-    allocations(Mode::Event, 1);
+    // The pages come from a pool, which tests beside this one fill and empty.
+    let least = |mode, count| (0..9).map(|_| allocations(mode, count)).min();
     for mode in [Mode::Event, Mode::Poll] {
-        assert_eq!(allocations(mode, 100), allocations(mode, 1100), "{mode}");
+        assert_eq!(least(mode, 100), least(mode, 1100), "{mode}");
     }
 }
