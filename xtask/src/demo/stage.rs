@@ -1,9 +1,9 @@
 //! What every demonstration needs: two disks, a lab of the right kind, boots.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use firn_boot_tests::campaign::image_state;
 use firn_boot_tests::disks::vdev;
 use firn_boot_tests::{Event, JobResult};
@@ -22,6 +22,8 @@ const OWN_MIB: u32 = 112;
 /// Beside what is filled, on the image disk.
 const SPARE: u64 = 64 << 20;
 const DATA: u64 = 64 << 20;
+/// How often to look whether a guest that goes on was refused its image.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// What a guest calls its disks there: for data, for the image.
 pub(super) fn disks(host: Host) -> [String; 2] {
@@ -142,18 +144,26 @@ impl Stage {
     }
 }
 
-/// Waits for the end; a refusal is one at once, not after the deadline.
+/// Waits for the end; a refusal is one soon, not after the deadline.
 fn wait(guest: &Guest, deadline: Duration) -> Result<Exit> {
-    guest.wait_exit(deadline).map_err(|error| {
-        match Event::last(&guest.console().text(), "refused") {
-            Some(event) => anyhow::anyhow!(
+    let begun = Instant::now();
+    loop {
+        let left = deadline.saturating_sub(begun.elapsed());
+        let error = match guest.wait_exit(left.min(LOOK)) {
+            Ok(exit) => return Ok(exit),
+            Err(error) => error,
+        };
+        if let Some(event) = Event::last(&guest.console().text(), "refused") {
+            bail!(
                 "the image was refused: {}; {}",
                 event.text("what").unwrap_or_default(),
                 event.text("hint").unwrap_or_default()
-            ),
-            None => error,
+            );
         }
-    })
+        if left <= LOOK {
+            return Err(error);
+        }
+    }
 }
 
 /// What a person sees on the way.
