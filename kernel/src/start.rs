@@ -117,6 +117,9 @@ fn run_on_hyperv(
     };
     let scsi = ControllerConfig {
         max_version: options.vstor,
+        // A host that promises channels and offers none must not make the boot
+        // believe that its disks do not come.
+        subchannel_deadline: options.blk.deadline / 2,
         ..ControllerConfig::default()
     };
     let platform = HyperVPlatform::new(connected, bus, scsi, has_serial);
