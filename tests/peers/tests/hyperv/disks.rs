@@ -259,3 +259,28 @@ fn a_disks_poll_leaves_the_control_path_its_event() {
     assert!(world.is_live(1), "no time has passed");
     world.assert_clean();
 }
+
+#[test]
+fn an_answer_that_a_disks_poll_takes_reaches_the_control_path() {
+    let mut world = live();
+    world.storvsps[0].allow(Some(0));
+    world.storvsps[0].plug(3, Lun::new(Disk::new(SECTORS)).named(5));
+    world.settle();
+    // The ring is masked for as long as a disk's request is on its way.
+    let request = Request::data(Op::Read, 0, world.buffer(0, 1), 4096);
+    let token = world.submit(0, request).expect("live");
+    world.unit(0).front.borrow_mut().kick();
+    world.storvsps[0].allow(None);
+    world.host_turn();
+    let mut done = Vec::new();
+    let mut keep = |completion| done.push(completion);
+    world.unit(0).front.borrow_mut().poll(usize::MAX, &mut keep);
+    world.settle();
+    assert!(world.is_live(1), "no time has passed");
+    done.extend(world.drain(0));
+    let [completion] = &done[..] else {
+        panic!("one request, {} ends", done.len());
+    };
+    assert!(token.settle(completion).is_ok());
+    world.assert_clean();
+}
