@@ -272,22 +272,16 @@ impl<D: Device> Io<D> {
         Ok(ours)
     }
 
-    /// A lane from `first` on, before `end`, that came back: its number and
-    /// purpose. The lane is idle again.
+    /// A lane that came back: its number and purpose. The lane is idle again.
     ///
     /// # Errors
     /// Its request failed.
-    pub(crate) fn harvest(
-        &mut self,
-        first: usize,
-        end: usize,
-    ) -> Result<Option<(usize, Purpose)>, Error> {
+    pub(crate) fn harvest(&mut self) -> Result<Option<(usize, Purpose)>, Error> {
         let back = |lane: &Lane| matches!(lane.state, Busy::Back(..) | Busy::Kept(_));
-        let end = end.min(self.lanes.len());
-        let lanes = self.lanes.get_mut(first..end).unwrap_or_default();
-        let Some((at, lane)) = (first..).zip(lanes).find(|(_, lane)| back(lane)) else {
+        let Some(at) = self.lanes.iter().position(back) else {
             return Ok(None);
         };
+        let lane = &mut self.lanes[at];
         let result = match core::mem::replace(&mut lane.state, Busy::Gone) {
             Busy::Back(buffer, result) => {
                 lane.state = Busy::Idle(buffer);
@@ -315,7 +309,7 @@ impl<D: Device> Io<D> {
         self.kick()?;
         loop {
             loop {
-                match self.harvest(0, usize::MAX) {
+                match self.harvest() {
                     Ok(None) => break,
                     Ok(Some(_)) => {}
                     Err(error) => first = first.and(Err(error)),

@@ -7,7 +7,6 @@ const HEADER: &str = "drivers/image/src/format/header.rs";
 const IO: &str = "drivers/image/src/io.rs";
 const LOAD: &str = "drivers/image/src/store/load.rs";
 const PLAN: &str = "drivers/image/src/plan.rs";
-const READ: &str = "drivers/image/src/store/table.rs";
 const SEAL: &str = "drivers/image/src/seal.rs";
 const SLOTS: &str = "drivers/image/src/slots.rs";
 const STATES: &str = "drivers/image/src/store/header.rs";
@@ -117,14 +116,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a chunk's checksum is not compared",
         LOAD,
-        "return Err(damage(index, \"its checksum is wrong\"));\n        }\n        self.count(entry);",
-        "}\n        self.count(entry);",
+        "if sum_pages(sum, memory, places, page) != entry.sum {",
+        "if sum_pages(sum, memory, places, page) == [1; 16] {",
     ),
     mutant(
         "a chunk's checksum is not compared where it goes through a lane",
         LOAD,
-        "(None, Some(sum)) if sum.end() == entry.sum => {}",
-        "(None, Some(_)) => {}",
+        "if place_pages(sum, lane, places, into, page) != entry.sum {",
+        "if place_pages(sum, lane, places, into, page) == [1; 16] {",
     ),
     mutant(
         "pages that were not stored keep what was there",
@@ -164,7 +163,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "a wrong key is not noticed at the header",
-        READ,
+        LOAD,
         "if seal.header(&header) != header.layout.tag {",
         "if seal.header(&header) == [1; 16] {",
     ),

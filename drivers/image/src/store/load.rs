@@ -1,19 +1,19 @@
 //! Reading an image: its table, and every chunk into its place.
 
-use super::table::parse_table;
 use super::write::copy_page;
-use super::{Area, DEPTH, MAX_RUNS, PART, Page, Store, Table, Target};
+use super::{Area, DEPTH, MAX_RUNS, Page, Store, Target};
 use crate::codec::Codec;
 use crate::format::sum::{Of, Sum};
-use crate::format::table::{NOTHING, RAW, RawEntry};
-use crate::format::{TABLE_PLACE, padded};
+use crate::format::table::{self, ENTRY_BYTES, NOTHING, RAW, RawDisk, RawEntry};
+use crate::format::{CHUNK_PAGES, TABLE_PLACE, padded};
 use crate::io::{Purpose, Span};
 use crate::seal::Seal;
-use crate::{Damage, Device, Error, Key, Slots, Verdict};
+use crate::{Damage, Device, Error, Header, Key, SavedDisk, SlotId, Slots, Verdict};
 use alloc::vec::Vec;
+use core::fmt;
 use firn_block::shm::Region;
 use firn_block::{Op, PAGE};
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 /// What an error of a chunk's request says.
 const WHAT: &str = "reading the memory";
@@ -27,36 +27,84 @@ pub struct Loaded {
     pub bytes: u64,
 }
 
+/// A chunk table that was read and verified, and the disks beside it.
+#[derive(Clone)]
+pub struct Table {
+    pub(super) header: Header,
+    pub(super) area: Area,
+    /// Where the VALID header lies.
+    pub(super) slot: SlotId,
+    disks: Vec<SavedDisk>,
+    entries: Vec<RawEntry>,
+    seal: Option<Seal>,
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = f.debug_struct("Table");
+        table.field("header", &self.header);
+        table.field("disks", &self.disks).finish_non_exhaustive()
+    }
+}
+
+impl Table {
+    /// The header that it belongs to.
+    #[must_use]
+    pub const fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The disks that the image names.
+    #[must_use]
+    pub fn disks(&self) -> &[SavedDisk] {
+        &self.disks
+    }
+
+    /// The chunks that are stored, in order: number, pages, bytes on the disk,
+    /// and whether it is compressed.
+    pub fn chunks(&self) -> impl Iterator<Item = (u32, usize, u64, bool)> + '_ {
+        let numbered = (0..).zip(&self.entries);
+        numbered
+            .filter(|(_, entry)| entry.coding != NOTHING)
+            .map(|(index, entry)| {
+                let compressed = entry.coding == table::LZ4;
+                (index, entry.page_count(), entry.padded(), compressed)
+            })
+    }
+
+    /// The pages of chunk `index`, as counted from the memory's start.
+    fn pages_of(&self, index: u32) -> (usize, usize) {
+        let all = self.header.heap.bytes as usize / PAGE;
+        let first = index as usize * CHUNK_PAGES;
+        (first, all.min(first + CHUNK_PAGES))
+    }
+
+    /// The pages of a chunk that the image does not hold.
+    pub(super) fn absent(&self, chunk: usize) -> Option<impl Iterator<Item = usize> + '_> {
+        let entry = self.entries.get(chunk)?;
+        let (first, end) = self.pages_of(chunk as u32);
+        Some((first..end).filter(move |page| !entry.has(page - first)))
+    }
+
+    /// Whether a chunk is read straight into the memory.
+    fn in_place(&self, entry: &RawEntry) -> bool {
+        self.seal.is_none() && entry.coding == RAW && entry.runs().count() <= MAX_RUNS
+    }
+}
+
 /// A load under way.
 struct Reader<'a> {
     table: &'a Table,
     /// Where to; nowhere when the image is only to be verified.
     into: Option<&'a Target<'a>>,
+    /// The next chunk to ask for.
+    next: u32,
     /// Requests go straight into the memory, where there is one.
     in_place: bool,
-    /// The next chunk to ask for...
-    next: u32,
-    /// ...and how many bytes of it were asked for.
-    asked: usize,
-    /// Requests out for each chunk that goes in place.
+    /// Requests out for each chunk.
     left: Vec<u8>,
-    /// Parts that were asked for, and that were taken. The lanes for parts are
-    /// used in turn, and what came is taken in the order in which it was asked for.
-    parts: (usize, usize),
-    /// The chunk of which parts come in.
-    coming: Option<Coming>,
     codec: Option<Codec>,
     loaded: Loaded,
-}
-
-/// A chunk of which some parts came.
-struct Coming {
-    /// Of its stored bytes.
-    sum: Sum,
-    /// How many bytes came.
-    bytes: usize,
-    /// Stored pages that came.
-    pages: usize,
 }
 
 impl<D: Device> Store<D> {
@@ -121,12 +169,9 @@ impl<D: Device> Store<D> {
         let mut reader = Reader {
             table,
             into,
-            in_place: into.is_some() && !self.mapped,
             next: 0,
-            asked: 0,
+            in_place: into.is_some() && !self.mapped,
             left,
-            parts: (0, 0),
-            coming: None,
             codec,
             loaded: Loaded::default(),
         };
@@ -147,9 +192,10 @@ impl<D: Device> Store<D> {
             }
             if self.verify_one(reader)? || reader.into.is_some_and(Target::zero_some) {
                 self.io.glance().await?;
-            } else if self.io.in_flight() == 0 {
-                // Where a buffer stayed with the queue, something was not verified.
-                return reader.has_all().then_some(()).ok_or(Error::Gone);
+            } else if reader.all_asked() && self.io.in_flight() == 0 {
+                // A buffer that the queue kept was not verified.
+                let all = reader.left.iter().all(|left| *left == 0);
+                return if all { Ok(()) } else { Err(Error::Gone) };
             } else {
                 self.io.turn(WHAT).await?;
             }
@@ -158,70 +204,49 @@ impl<D: Device> Store<D> {
 
     /// Takes one request that came back; false where there is none.
     fn verify_one(&mut self, reader: &mut Reader<'_>) -> Result<bool, Error> {
-        if let Some((_, purpose)) = self.io.harvest(self.own_lanes(), usize::MAX)? {
-            let left = &mut reader.left[purpose.tag as usize];
-            *left -= 1;
-            if *left == 0 {
-                reader.take_in_place(purpose.tag, &mut self.page)?;
-            }
-            return Ok(true);
-        }
-        let (asked, taken) = reader.parts;
-        if asked == taken {
-            return Ok(false);
-        }
-        let lane = self.part_lane(taken);
-        let Some((_, purpose)) = self.io.harvest(lane, lane + 1)? else {
+        let Some((lane, purpose)) = self.io.harvest()? else {
             return Ok(false);
         };
-        reader.parts.1 += 1;
-        reader.take_part(purpose.tag, &self.io.memory(lane), &mut self.page)?;
+        let left = &mut reader.left[purpose.tag as usize];
+        *left -= 1;
+        if *left == 0 {
+            let memory = self.io.memory(lane);
+            reader.take(purpose.tag, &memory, &mut self.page)?;
+        }
         Ok(true)
     }
 
-    /// Asks for the next stored chunk, or part of one; false where there is none
-    /// or no lane.
+    /// Asks for the next stored chunk; false where there is none or no lane.
     async fn ask(&mut self, reader: &mut Reader<'_>) -> Result<bool, Error> {
         let table = reader.table;
         reader.skip_empty();
         let Some(entry) = table.entries.get(reader.next as usize) else {
             return Ok(false);
         };
+        let index = reader.next;
         let purpose = Purpose {
             what: WHAT,
-            tag: reader.next,
+            tag: index,
         };
         let place = table.header.data_place() + entry.place;
-        if reader.goes_in_place(entry) {
+        let own = self.own_lanes();
+        if reader.in_place && table.in_place(entry) {
             let runs = entry.runs().count();
-            if self.io.idle_count(self.own_lanes(), usize::MAX) < runs {
+            if self.io.idle_count(own, usize::MAX) < runs {
                 return Ok(false);
             }
-            reader.left[purpose.tag as usize] = runs as u8;
+            reader.left[index as usize] = runs as u8;
             self.ask_in_place(table, entry, place, purpose).await?;
-            reader.next += 1;
-            return Ok(true);
+        } else {
+            let Some(lane) = self.io.idle(1, self.used_lanes()) else {
+                return Ok(false);
+            };
+            reader.left[index as usize] = 1;
+            let span = table.area.span(place, entry.padded() as usize);
+            self.io.send(lane, Op::Read, span, purpose).await?;
         }
-        let lane = self.part_lane(reader.parts.0);
-        if self.io.idle(lane, lane + 1).is_none() {
-            return Ok(false);
-        }
-        let all = entry.padded() as usize;
-        let bytes = PART.min(all - reader.asked);
-        let span = table.area.span(place + reader.asked as u64, bytes);
-        self.io.send(lane, Op::Read, span, purpose).await?;
-        reader.parts.0 += 1;
-        reader.asked += bytes;
-        if reader.asked == all {
-            reader.next += 1;
-            reader.asked = 0;
-        }
+        reader.next += 1;
         Ok(true)
-    }
-
-    /// The lane of a part, of which each has its number.
-    const fn part_lane(&self, part: usize) -> usize {
-        1 + part % self.used
     }
 
     /// One request for each run of pages; there are lanes for all.
@@ -256,125 +281,173 @@ impl Reader<'_> {
         self.next += empty.count() as u32;
     }
 
-    /// Whether a chunk is read straight into the memory.
-    fn goes_in_place(&self, entry: &RawEntry) -> bool {
-        self.in_place && self.table.in_place(entry)
-    }
-
-    /// Whether every chunk came.
-    fn has_all(&self) -> bool {
-        let (asked, taken) = self.parts;
+    const fn all_asked(&self) -> bool {
         self.next >= self.table.header.chunks
-            && asked == taken
-            && self.left.iter().all(|left| *left == 0)
     }
 
-    /// All of chunk `index` is in its place: verifies it.
-    fn take_in_place(&mut self, index: u32, page: &mut Page) -> Result<(), Error> {
-        let entry = &self.table.entries[index as usize];
-        let Some(target) = self.into else {
-            return Err(Error::Order("there is no memory to read into"));
-        };
-        let mut sum = Sum::new(self.table.header.generation, Of::Chunk(index));
-        for place in self.table.stored(index, 0) {
-            copy_page(&target.memory, place, page, None);
-            sum.add(page.as_bytes());
-        }
-        if sum.end() != entry.sum {
-            return Err(damage(index, "its checksum is wrong"));
-        }
-        self.count(entry);
-        Ok(())
-    }
-
-    /// The next part of chunk `index` is in the lane: takes it, once; with the
-    /// last one, the chunk is verified.
-    fn take_part(&mut self, index: u32, lane: &Region, page: &mut Page) -> Result<(), Error> {
+    /// All of chunk `index` is there, in place or in the lane: verifies it, and
+    /// places what is not in place.
+    fn take(&mut self, index: u32, lane: &Region, page: &mut Page) -> Result<(), Error> {
         let table = self.table;
         let entry = &table.entries[index as usize];
+        let (first, _) = table.pages_of(index);
         let generation = table.header.generation;
-        let coming = self.coming.get_or_insert_with(|| Coming {
-            sum: Sum::new(generation, Of::Chunk(index)),
-            bytes: 0,
-            pages: 0,
+        let sum = Sum::new(generation, Of::Chunk(index));
+        let wrong = Error::Damaged(Damage::Chunk {
+            index,
+            what: "its checksum is wrong",
         });
-        let all = entry.padded() as usize;
-        let bytes = PART.min(all - coming.bytes);
+        let stored = (0..CHUNK_PAGES).filter(|page| entry.has(*page));
         let into = self.into.map(|target| &target.memory);
-        match &mut self.codec {
-            Some(codec) => {
-                let to = codec.coded.get_mut(coming.bytes..coming.bytes + bytes);
-                let to = to.ok_or_else(|| damage(index, "its length cannot be"))?;
-                lane.copy_out(0, to);
-            }
-            None => {
-                let places = table.stored(index, coming.pages);
-                for (at, place) in (0..bytes).step_by(PAGE).zip(places) {
-                    copy_page(
-                        lane,
-                        at / PAGE,
-                        page,
-                        into.map(|memory| (memory, place * PAGE)),
-                    );
-                    coming.sum.add(page.as_bytes());
-                    coming.pages += 1;
+        match (into, &mut self.codec) {
+            (Some(memory), _) if self.in_place && table.in_place(entry) => {
+                let places = stored.map(|page| first + page);
+                if sum_pages(sum, memory, places, page) != entry.sum {
+                    return Err(wrong);
                 }
             }
-        }
-        coming.bytes += bytes;
-        if coming.bytes < all {
-            return Ok(());
-        }
-        let sum = self.coming.take().map(|coming| coming.sum);
-        match (&mut self.codec, sum) {
-            (Some(codec), Some(sum)) => {
-                open(codec, index, entry, table.seal.as_ref(), sum)?;
+            (into, Some(codec)) => {
+                fetch(codec, lane, index, entry, table.seal.as_ref(), sum)?;
                 let plain = codec.decode(index, entry).map_err(Error::Damaged)?;
+                let pages = plain.chunks_exact(PAGE).zip(stored);
                 if let Some(memory) = into {
-                    let pages = plain.chunks_exact(PAGE).zip(table.stored(index, 0));
-                    pages.for_each(|(bytes, place)| memory.copy_in(place * PAGE, bytes));
+                    pages.for_each(|(bytes, page)| memory.copy_in((first + page) * PAGE, bytes));
                 }
             }
-            (None, Some(sum)) if sum.end() == entry.sum => {}
-            _ => return Err(damage(index, "its checksum is wrong")),
+            (into, None) => {
+                let places = stored.map(|page| first + page);
+                if place_pages(sum, lane, places, into, page) != entry.sum {
+                    return Err(wrong);
+                }
+            }
         }
-        self.count(entry);
-        Ok(())
-    }
-
-    fn count(&mut self, entry: &RawEntry) {
         self.loaded.pages += entry.page_count() as u64;
         self.loaded.bytes += entry.padded();
+        Ok(())
     }
 }
 
-const fn damage(index: u32, what: &'static str) -> Error {
-    Error::Damaged(Damage::Chunk { index, what })
-}
-
-/// Verifies the stored chunk in `codec.coded`, and opens it if it is sealed.
-fn open(
+/// Copies a stored chunk out of the lane, once, and verifies the copy; opened
+/// if it is sealed, it is in `codec.coded`.
+fn fetch(
     codec: &mut Codec,
+    lane: &Region,
     index: u32,
     entry: &RawEntry,
     seal: Option<&Seal>,
     mut sum: Sum,
 ) -> Result<(), Error> {
+    let damage = |what| Error::Damaged(Damage::Chunk { index, what });
     let bytes = codec.coded.get_mut(..entry.padded() as usize);
-    let bytes = bytes.ok_or_else(|| damage(index, "its length cannot be"))?;
+    let bytes = bytes.ok_or(damage("its length cannot be"))?;
+    lane.copy_out(0, bytes);
     let (bytes, behind) = bytes.split_at_mut(entry.stored as usize);
     if behind.iter().any(|byte| *byte != 0) {
-        return Err(damage(index, "there is something behind it"));
+        return Err(damage("there is something behind it"));
     }
     if let Some(seal) = seal {
         let opened = seal.open(index, entry, bytes);
-        return opened.map_err(|_| damage(index, "it is not what was sealed"));
+        return opened.map_err(|_| damage("it is not what was sealed"));
     }
     sum.add(bytes);
     if sum.end() != entry.sum {
-        return Err(damage(index, "its checksum is wrong"));
+        return Err(damage("its checksum is wrong"));
     }
     Ok(())
+}
+
+/// The sum of some pages of a memory.
+fn sum_pages(
+    mut sum: Sum,
+    memory: &Region,
+    pages: impl Iterator<Item = usize>,
+    copy: &mut Page,
+) -> [u8; 16] {
+    for page in pages {
+        copy_page(memory, page, copy, None);
+        sum.add(copy.as_bytes());
+    }
+    sum.end()
+}
+
+/// Copies the pages at the start of a lane to their `places`, if there is a
+/// memory; the sum of what was copied.
+fn place_pages(
+    mut sum: Sum,
+    lane: &Region,
+    places: impl Iterator<Item = usize>,
+    into: Option<&Region>,
+    copy: &mut Page,
+) -> [u8; 16] {
+    for (at, place) in places.enumerate() {
+        copy_page(lane, at, copy, into.map(|memory| (memory, place * PAGE)));
+        sum.add(copy.as_bytes());
+    }
+    sum.end()
+}
+
+/// A table from its bytes, which end with the zeros behind it.
+fn parse_table(
+    header: Header,
+    area: Area,
+    slot: SlotId,
+    key: Option<&Key>,
+    bytes: &[u8],
+) -> Result<Table, Damage> {
+    let wrong = Damage::Table;
+    let seal = match (header.sealed, key) {
+        (true, Some(key)) => Some(Seal::new(key, &header)),
+        (false, None) => None,
+        _ => return Err(Damage::Seal),
+    };
+    let split = header.disks as usize * ENTRY_BYTES;
+    let end = header.table_bytes() as usize;
+    let (disks, rest) = bytes.split_at_checked(split).ok_or(wrong("it is short"))?;
+    let entries = rest.get(..end - split).ok_or(wrong("it is short"))?;
+    let behind = bytes.get(end..).unwrap_or_default();
+    if behind.iter().any(|byte| *byte != 0) {
+        return Err(wrong("there is something behind it"));
+    }
+    let disks = list::<RawDisk>(disks).ok_or(wrong("no room for it"))?;
+    let entries = list::<RawEntry>(entries).ok_or(wrong("no room for it"))?;
+    match &seal {
+        Some(seal) => {
+            // The header first: a wrong key shows there.
+            if seal.header(&header) != header.layout.tag {
+                return Err(Damage::Seal);
+            }
+            let tag = seal
+                .table(&disks, &entries)
+                .ok_or(wrong("no room for it"))?;
+            if tag != header.layout.table_sum {
+                return Err(wrong("it is not what was sealed"));
+            }
+        }
+        None => {
+            let sum = crate::format::sum::of_table(header.generation, &disks, &entries);
+            if sum != header.layout.table_sum {
+                return Err(wrong("its checksum is wrong"));
+            }
+        }
+    }
+    table::check(&header, &entries).map_err(wrong)?;
+    Ok(Table {
+        header,
+        area,
+        slot,
+        disks: table::disks(&disks).map_err(wrong)?,
+        entries,
+        seal,
+    })
+}
+
+/// Fixed-size records from bytes.
+fn list<T: FromBytes>(bytes: &[u8]) -> Option<Vec<T>> {
+    let mut all = Vec::new();
+    all.try_reserve_exact(bytes.len() / size_of::<T>()).ok()?;
+    let pieces = bytes.chunks_exact(size_of::<T>());
+    all.extend(pieces.filter_map(|piece| T::read_from_bytes(piece).ok()));
+    Some(all)
 }
 
 const _: () = assert!(MAX_RUNS <= DEPTH && MAX_RUNS <= u8::MAX as usize);

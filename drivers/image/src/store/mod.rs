@@ -3,12 +3,10 @@
 mod header;
 mod identify;
 mod load;
-mod table;
 mod target;
 mod write;
 
-pub use load::Loaded;
-pub use table::Table;
+pub use load::{Loaded, Table};
 pub use target::Target;
 pub use write::Written;
 
@@ -72,25 +70,19 @@ const BLOCK_PAGES: usize = 32;
 /// Requests that go straight from or to the memory at the same time.
 const DEPTH: usize = 64;
 /// A chunk with more runs of pages than this goes through the store's own
-/// memory: few large requests are better than many small ones.
+/// memory: one large request is better than many small ones.
 const MAX_RUNS: usize = 16;
-/// What does not go in place goes in parts of so many pages, each in a lane of
-/// its own. With smaller ones either end waits less for the other; each costs a
-/// request.
-const PART_PAGES: usize = 128;
-const PART: usize = PART_PAGES * PAGE;
-/// Less than these leave either end idle.
-const FEWEST_MAPPED: usize = 4;
-/// A host that keeps memory mapped maps each page of a lane when it first sees it,
-/// which takes about as long as moving it. For so many pages of memory one more
-/// lane is worth that...
+/// More lanes for whole chunks are not worth their memory.
+const MAX_STAGING: usize = 32;
+/// So many with a host that keeps memory mapped: Linux keeps 1056 pages of a disk,
+/// and maps and unmaps all beyond that with each request, which takes longer than
+/// the request itself.
+const MAPPED_STAGING: usize = 4;
+/// The host maps each page of a lane when it first sees it. For so many pages of
+/// memory one more lane is worth that...
 const LANE_PAYS: usize = 32 * CHUNK_PAGES;
-/// ...and more than these bring nothing. Linux keeps 1056 pages of a disk, and maps
-/// and unmaps all beyond that with each request, which takes longer than the request
-/// itself.
-const MAPPED_STAGING: usize = 7;
-/// More lanes are not worth their memory, with any host.
-const MAX_STAGING: usize = 64;
+/// ...and less than two leave either end idle.
+const FEWEST_MAPPED: usize = 2;
 
 /// A page copied out of shared memory, to be looked at.
 type Page = [u64; PAGE / 8];
@@ -105,7 +97,7 @@ type Page = [u64; PAGE / 8];
 pub struct Store<D: Device> {
     io: Io<D>,
     scratch: Region,
-    /// Lanes for parts of chunks; they follow the block lane.
+    /// Lanes for whole chunks; they follow the block lane.
     staging: usize,
     /// How many of them the step under way uses.
     used: usize,
@@ -119,8 +111,9 @@ impl<D: Device> Store<D> {
     /// headers and tables and identifies disks.
     pub const LOOK_SCRATCH: usize = BLOCK_PAGES;
     /// The least scratch memory, in pages, of a store that writes or loads an
-    /// image. With more of it, more that does not go in place is under way.
-    pub const MIN_SCRATCH: usize = BLOCK_PAGES + PART_PAGES;
+    /// image. Each further [`crate::CHUNK`] lets one more compressed, sealed or
+    /// scattered chunk be under way.
+    pub const MIN_SCRATCH: usize = BLOCK_PAGES + CHUNK_PAGES;
 
     /// A store on `device`. `scratch` is memory outside the image, at least
     /// [`Store::LOOK_SCRATCH`] pages; [`Store::close`] gives it back.
@@ -135,11 +128,11 @@ impl<D: Device> Store<D> {
         };
         let mapped = device.with_queue(|queue| queue.keeps_mapped())?;
         let most = if mapped { MAPPED_STAGING } else { MAX_STAGING };
-        let staging = (more / PART_PAGES).min(most);
+        let staging = (more / CHUNK_PAGES).min(most);
         let mut io = Io::new(device, limits);
         io.add(1, |_| scratch.pages(0, BLOCK_PAGES))?;
-        let part = |number| scratch.pages(BLOCK_PAGES + number * PART_PAGES, PART_PAGES);
-        io.add(staging, part)?;
+        let chunk = |number| scratch.pages(BLOCK_PAGES + number * CHUNK_PAGES, CHUNK_PAGES);
+        io.add(staging, chunk)?;
         Ok(Self {
             io,
             scratch,
@@ -297,7 +290,7 @@ impl<D: Device> Store<D> {
         outcome.and_then(|value| settled.map(|()| value))
     }
 
-    /// The end of the lanes for parts that the step under way uses.
+    /// The end of the lanes for chunks that the step under way uses.
     const fn used_lanes(&self) -> usize {
         1 + self.used
     }
@@ -310,5 +303,3 @@ impl<D: Device> Store<D> {
 
 const _: () = assert!(TABLE_PLACE as usize <= BLOCK_PAGES * PAGE);
 const _: () = assert!(SLOT_BYTES <= BLOCK_PAGES * PAGE);
-// With a page for each request that lists its pages.
-const _: () = assert!(BLOCK_PAGES + MAPPED_STAGING * (PART_PAGES + 1) < 1056);

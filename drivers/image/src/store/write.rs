@@ -1,6 +1,6 @@
 //! Writing the memory: chunks and table.
 
-use super::{DEPTH, MAX_RUNS, PART, PART_PAGES, Page, Store};
+use super::{DEPTH, MAX_RUNS, Page, Store};
 use crate::codec::Codec;
 use crate::format::sum::{self, Of, Sum};
 use crate::format::table::{LZ4, RAW, RawEntry};
@@ -18,7 +18,6 @@ use zerocopy::IntoBytes;
 
 /// What an error of a chunk's request says.
 const WHAT: &str = "writing the memory";
-const PURPOSE: Purpose = Purpose { what: WHAT, tag: 0 };
 
 /// What [`Store::write_chunks`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,19 +34,15 @@ pub struct Written {
     pub compressed: u32,
     /// Requests that went straight from the memory.
     pub in_place: u64,
-    /// Requests that went through the store's own memory, in parts of 512 KiB.
+    /// Requests that went through the store's own memory.
     pub staged: u64,
 }
 
-impl Written {
-    /// Counts a chunk whose entry is complete.
-    fn add(&mut self, chunk: &Chunk) {
-        self.pages += chunk.entry.page_count() as u64;
-        self.zero += chunk.zero;
-        self.free += chunk.free;
-        self.bytes += chunk.entry.padded();
-        self.compressed += u32::from(chunk.entry.coding == LZ4);
-    }
+/// Pages of a chunk that are not stored.
+#[derive(Default)]
+struct Left {
+    zero: u64,
+    free: u64,
 }
 
 /// Everything about the chunk that is being written.
@@ -55,48 +50,7 @@ struct Chunk {
     index: u32,
     /// Its first page in the memory.
     first: usize,
-    /// Its pages that nobody has looked at.
-    rest: Range<usize>,
     entry: RawEntry,
-    /// Pages left out because they are zero.
-    zero: u64,
-    /// Pages left out because they are free.
-    free: u64,
-}
-
-impl Chunk {
-    /// A chunk that will lie at byte `place` of the data area.
-    fn new(index: u32, memory: &Region, place: u64) -> Self {
-        let first = index as usize * CHUNK_PAGES;
-        Self {
-            index,
-            first,
-            rest: first..memory.page_count().min(first + CHUNK_PAGES),
-            entry: RawEntry {
-                place,
-                ..RawEntry::default()
-            },
-            zero: 0,
-            free: 0,
-        }
-    }
-
-    /// Where it lies on the disk, as a byte of the image's area.
-    fn place(&self, plan: &Plan) -> u64 {
-        plan.header.data_place() + self.entry.place
-    }
-
-    /// Its pages are stored as they are, if there are any.
-    fn is_raw(&mut self, sum: &Sum) {
-        match self.entry.page_count() {
-            0 => self.entry = RawEntry::default(),
-            pages => {
-                self.entry.coding = RAW;
-                self.entry.stored = (pages * PAGE) as u32;
-                self.entry.sum = sum.end();
-            }
-        }
-    }
 }
 
 impl<D: Device> Store<D> {
@@ -135,16 +89,26 @@ impl<D: Device> Store<D> {
         let mut written = Written::default();
         let mut free = Free::new(source.free);
         for index in 0..plan.header.chunks {
-            let mut chunk = Chunk::new(index, source.memory, written.bytes);
-            if plan.codec.is_none() && self.mapped {
-                self.pass_chunk(plan, source.memory, &mut free, &mut chunk, &mut written)
-                    .await?;
-            } else {
-                self.prepare(plan, seal.as_ref(), source.memory, &mut free, &mut chunk);
-                self.send_chunk(plan, source.memory, &chunk, &mut written)
+            let mut chunk = Chunk {
+                index,
+                first: index as usize * CHUNK_PAGES,
+                entry: RawEntry {
+                    place: written.bytes,
+                    ..RawEntry::default()
+                },
+            };
+            let lane = match plan.codec.is_none() && self.mapped {
+                true => Some(self.lane(1, self.used_lanes()).await?),
+                false => None,
+            };
+            let seal = seal.as_ref();
+            let left = self.prepare(plan, seal, source.memory, &mut free, &mut chunk, lane);
+            written.zero += left.zero;
+            written.free += left.free;
+            if chunk.entry.page_count() > 0 {
+                self.send_chunk(plan, source.memory, &chunk, lane, &mut written)
                     .await?;
             }
-            written.add(&chunk);
             // Nobody starves, the ring neither, while there is more to look at.
             self.io.glance().await?;
             plan.entries.push(chunk.entry);
@@ -152,35 +116,9 @@ impl<D: Device> Store<D> {
         Ok(written)
     }
 
-    /// Looks at a chunk's pages, once: those that are stored go into lanes by
-    /// this, and a lane that is full is on its way before the next is filled.
-    async fn pass_chunk(
-        &mut self,
-        plan: &Plan,
-        memory: &Region,
-        free: &mut Free<'_>,
-        chunk: &mut Chunk,
-        written: &mut Written,
-    ) -> Result<(), Error> {
-        let mut sum = Sum::new(plan.header.generation, Of::Chunk(chunk.index));
-        let mut place = chunk.place(plan);
-        while !chunk.rest.is_empty() {
-            let lane = self.lane(1, self.used_lanes()).await?;
-            let (copy, to) = (&mut self.page, self.io.memory(lane));
-            let bytes = scan(memory, chunk, free, (copy, Some(to)), |bytes| {
-                sum.add(bytes);
-            });
-            if bytes > 0 {
-                self.send_part(plan, lane, place, bytes, written).await?;
-                place += bytes as u64;
-            }
-        }
-        chunk.is_raw(&sum);
-        Ok(())
-    }
-
     /// Looks at a chunk's pages, once, and completes its entry. What is to be
-    /// compressed or sealed is in the codec then.
+    /// compressed or sealed is in the codec then; without one, what is stored is
+    /// in the lane, if there is one.
     fn prepare(
         &mut self,
         plan: &mut Plan,
@@ -188,26 +126,33 @@ impl<D: Device> Store<D> {
         memory: &Region,
         free: &mut Free<'_>,
         chunk: &mut Chunk,
-    ) {
+        lane: Option<usize>,
+    ) -> Left {
+        let page = &mut self.page;
+        let lane = lane.map(|lane| self.io.memory(lane));
         let mut sum = Sum::new(plan.header.generation, Of::Chunk(chunk.index));
-        let copy = &mut self.page;
-        match &mut plan.codec {
-            None => {
-                scan(memory, chunk, free, (copy, None), |bytes| sum.add(bytes));
-                chunk.is_raw(&sum);
-            }
+        let mut length = 0;
+        let left = match &mut plan.codec {
+            None => scan(memory, chunk, free, (page, lane), |bytes| sum.add(bytes)),
             Some(codec) => {
-                let (input, mut at) = (codec.input(), 0);
-                let length = scan(memory, chunk, free, (copy, None), |bytes| {
-                    input[at..at + PAGE].copy_from_slice(bytes);
-                    at += PAGE;
-                });
-                match length {
-                    0 => chunk.entry = RawEntry::default(),
-                    _ => encode(codec, seal, sum, chunk, length),
-                }
+                let input = codec.input();
+                scan(memory, chunk, free, (page, None), |bytes| {
+                    input[length..length + PAGE].copy_from_slice(bytes);
+                    length += PAGE;
+                })
             }
+        };
+        let entry = &mut chunk.entry;
+        match (&mut plan.codec, entry.page_count()) {
+            (_, 0) => *entry = RawEntry::default(),
+            (None, pages) => {
+                entry.coding = RAW;
+                entry.stored = (pages * PAGE) as u32;
+                entry.sum = sum.end();
+            }
+            (Some(codec), _) => encode(codec, seal, sum, chunk, length),
         }
+        left
     }
 
     /// Puts one chunk under way, and takes what has come back meanwhile.
@@ -216,75 +161,66 @@ impl<D: Device> Store<D> {
         plan: &Plan,
         memory: &Region,
         chunk: &Chunk,
+        lane: Option<usize>,
         written: &mut Written,
     ) -> Result<(), Error> {
         let entry = &chunk.entry;
-        let mut place = chunk.place(plan);
-        if plan.codec.is_none() && entry.runs().count() <= MAX_RUNS {
-            return self.send_in_place(plan, chunk, written).await;
-        }
-        let mut pages = (0..CHUNK_PAGES).filter(|page| entry.has(*page));
-        let mut left = entry.padded() as usize;
-        while left > 0 {
-            let bytes = left.min(PART);
-            let lane = self.lane(1, self.used_lanes()).await?;
-            let to = self.io.memory(lane);
-            match &plan.codec {
-                Some(codec) => {
-                    let coded = &codec.coded[..entry.stored as usize];
-                    let at = entry.padded() as usize - left;
-                    let coded = coded.get(at..).unwrap_or_default();
-                    fill(&to, &coded[..coded.len().min(bytes)], bytes);
-                }
-                None => gather(memory, chunk.first, pages.by_ref().take(PART_PAGES), &to),
+        let place = plan.header.data_place() + entry.place;
+        match (&plan.codec, lane) {
+            (_, Some(lane)) => {
+                self.send_staged(plan, lane, place, entry).await?;
+                written.staged += 1;
             }
-            self.send_part(plan, lane, place, bytes, written).await?;
-            place += bytes as u64;
-            left -= bytes;
+            (Some(codec), None) => {
+                let lane = self.lane(1, self.used_lanes()).await?;
+                let bytes = &codec.coded[..entry.stored as usize];
+                fill(&self.io.memory(lane), bytes, entry.padded() as usize);
+                self.send_staged(plan, lane, place, entry).await?;
+                written.staged += 1;
+            }
+            (None, None) if entry.runs().count() > MAX_RUNS => {
+                let lane = self.lane(1, self.used_lanes()).await?;
+                gather(memory, chunk, &self.io.memory(lane));
+                self.send_staged(plan, lane, place, entry).await?;
+                written.staged += 1;
+            }
+            (None, None) => {
+                let mut place = place;
+                for (first, count) in entry.runs() {
+                    let lane = self.lane(self.own_lanes(), usize::MAX).await?;
+                    let span = Span {
+                        offset: (chunk.first + first) * PAGE,
+                        ..plan.area.span(place, count * PAGE)
+                    };
+                    let purpose = purpose(chunk.index);
+                    self.io.send(lane, Op::Write, span, purpose).await?;
+                    place += (count * PAGE) as u64;
+                    written.in_place += 1;
+                }
+            }
         }
+        self.io.kick()?;
+        written.pages += entry.page_count() as u64;
+        written.bytes += entry.padded();
+        written.compressed += u32::from(entry.coding == LZ4);
         Ok(())
     }
 
-    /// Each run of pages by a request straight from the memory.
-    async fn send_in_place(
-        &mut self,
-        plan: &Plan,
-        chunk: &Chunk,
-        written: &mut Written,
-    ) -> Result<(), Error> {
-        let mut place = chunk.place(plan);
-        for (first, count) in chunk.entry.runs() {
-            let lane = self.lane(self.own_lanes(), usize::MAX).await?;
-            let span = Span {
-                offset: (chunk.first + first) * PAGE,
-                ..plan.area.span(place, count * PAGE)
-            };
-            self.io.send(lane, Op::Write, span, PURPOSE).await?;
-            place += (count * PAGE) as u64;
-            written.in_place += 1;
-        }
-        self.io.kick()
-    }
-
-    /// Puts what is at the start of a lane under way.
-    async fn send_part(
+    async fn send_staged(
         &mut self,
         plan: &Plan,
         lane: usize,
         place: u64,
-        bytes: usize,
-        written: &mut Written,
+        entry: &RawEntry,
     ) -> Result<(), Error> {
-        let span = plan.area.span(place, bytes);
-        self.io.send(lane, Op::Write, span, PURPOSE).await?;
-        written.staged += 1;
-        self.io.kick()
+        let span = plan.area.span(place, entry.padded() as usize);
+        self.io.send(lane, Op::Write, span, purpose(0)).await
     }
 
     /// An idle lane from `first` on, before `end`, as soon as there is one.
     async fn lane(&mut self, first: usize, end: usize) -> Result<usize, Error> {
         loop {
-            while self.io.harvest(0, usize::MAX)?.is_some() {}
+            while self.io.harvest()?.is_some() {}
             if let Some(lane) = self.io.idle(first, end) {
                 return Ok(lane);
             }
@@ -352,32 +288,34 @@ impl<D: Device> Store<D> {
     }
 }
 
-/// Looks at pages of a chunk once, as many as are left or fit into the lane, if
-/// there is one: notes those that are to be stored, puts them one behind the other
-/// into the lane, and hands each out. Returns their bytes.
+const fn purpose(tag: u32) -> Purpose {
+    Purpose { what: WHAT, tag }
+}
+
+/// Looks at a chunk's pages once: notes those that are to be stored, puts them
+/// one behind the other into the lane, if there is one, and hands each out.
 fn scan(
     memory: &Region,
     chunk: &mut Chunk,
     free: &mut Free<'_>,
     (copy, lane): (&mut Page, Option<Region>),
     mut each: impl FnMut(&[u8]),
-) -> usize {
-    let mut bytes = 0;
-    let room = lane.as_ref().map_or(usize::MAX, Region::len);
-    while bytes < room
-        && let Some(page) = chunk.rest.next()
-    {
+) -> Left {
+    let mut left = Left::default();
+    let mut place = 0;
+    let end = memory.page_count().min(chunk.first + CHUNK_PAGES);
+    for page in chunk.first..end {
         if free.has(page) {
-            chunk.free += 1;
-        } else if copy_page(memory, page, copy, lane.as_ref().map(|lane| (lane, bytes))) {
-            chunk.zero += 1;
+            left.free += 1;
+        } else if copy_page(memory, page, copy, lane.as_ref().map(|lane| (lane, place))) {
+            left.zero += 1;
         } else {
-            bytes += PAGE;
+            place += PAGE;
             chunk.entry.set(page - chunk.first);
             each(copy.as_bytes());
         }
     }
-    bytes
+    left
 }
 
 /// Copies a page out of shared memory, and to a place in other such memory, if
@@ -417,10 +355,11 @@ fn fill(lane: &Region, bytes: &[u8], length: usize) {
     lane.zero(end, length - end);
 }
 
-/// Copies pages of the chunk that begins at page `first` to the start of a lane.
-fn gather(memory: &Region, first: usize, pages: impl Iterator<Item = usize>, lane: &Region) {
+/// Copies the chunk's stored pages to the start of a lane.
+fn gather(memory: &Region, chunk: &Chunk, lane: &Region) {
+    let pages = (0..CHUNK_PAGES).filter(|page| chunk.entry.has(*page));
     for (at, page) in pages.enumerate() {
-        let from = memory.words((first + page) * PAGE, PAGE / 8);
+        let from = memory.words((chunk.first + page) * PAGE, PAGE / 8);
         let to = lane.words(at * PAGE, PAGE / 8);
         for (to, from) in to.iter().zip(from) {
             to.store(from.load(Relaxed), Relaxed);
