@@ -22,6 +22,15 @@ pub struct Source<'a> {
     pub free: &'a [Range<usize>],
 }
 
+impl Source<'_> {
+    /// How many pages may have to be stored.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        let free: usize = self.free.iter().map(ExactSizeIterator::len).sum();
+        self.memory.page_count().saturating_sub(free)
+    }
+}
+
 /// A key for sealed images.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key {

@@ -308,13 +308,29 @@ async fn load<H: Host>(
     let connected = zeroing_meanwhile(&target, host.connect(disk, Link::Image));
     run.within(Step::ConnectImage, Some(disk), connected)
         .await?;
-    let read = async |store: &mut Store<H::Device>| store.load(&target).await;
-    let loaded = run.store(Step::Load, disk, read).await;
+    let mut store = run.at_once(Step::Load, Some(disk), || run.open(disk))?;
+    let loaded = read(run, disk, &mut store, (table, &target)).await;
+    run.close(disk, store);
     let loaded = loaded.map_err(damaged)?;
     run.at_once(Step::Adopt, None, || host.adopt())?;
     let pairs: Vec<_> = bindings.iter().map(|b| (b.saved, b.present)).collect();
     run.at_once(Step::Bind, None, || host.bind(&pairs))?;
     Ok(loaded)
+}
+
+/// R5 over the image's connection.
+async fn read<H: Host>(
+    run: &Run<'_, H>,
+    disk: DiskId,
+    store: &mut Store<H::Device>,
+    (table, target): (&Table, &Target<'_>),
+) -> Result<Loaded, Trouble> {
+    if store.keeps_mapped() {
+        let pages = usize::try_from(table.header().pages).unwrap_or(usize::MAX);
+        let mapped = zeroing_meanwhile(target, store.map_lanes(table.area(), pages));
+        run.image(Step::MapLanes, disk, mapped).await?;
+    }
+    run.image(Step::Load, disk, store.load(target)).await
 }
 
 /// The backend takes its time: pages that the image does not hold become zero

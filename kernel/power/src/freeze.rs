@@ -334,6 +334,10 @@ async fn write<H: Host>(
         memory: &memory,
         free: &free,
     };
+    if store.keeps_mapped() {
+        let mapped = store.map_lanes(&place.area, source.pages());
+        run.image(Step::MapLanes, image, mapped).await?;
+    }
     let written = run
         .image(Step::WriteChunks, image, store.write_chunks(plan, &source))
         .await?;

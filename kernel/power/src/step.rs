@@ -28,6 +28,9 @@ pub enum Step {
     ConnectImage,
     /// See again that the image fits, and take all memory for writing it.
     Plan,
+    /// Let the host map the memory that the image goes through, where it keeps that
+    /// mapped (F7, R5).
+    MapLanes,
     /// Write the memory (F8).
     WriteChunks,
     /// Write the table of chunks (F9).
@@ -75,7 +78,7 @@ pub enum Step {
 
 impl Step {
     /// Every step, in the order of the enum.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Check,
         Self::Reserve,
         Self::Park,
@@ -87,6 +90,7 @@ impl Step {
         Self::Disconnect,
         Self::ConnectImage,
         Self::Plan,
+        Self::MapLanes,
         Self::WriteChunks,
         Self::WriteTable,
         Self::FlushImage,
@@ -125,6 +129,7 @@ impl Step {
             Self::Disconnect => "disconnect",
             Self::ConnectImage => "connect-image",
             Self::Plan => "plan",
+            Self::MapLanes => "map-lanes",
             Self::WriteChunks => "write-chunks",
             Self::WriteTable => "write-table",
             Self::FlushImage => "flush-image",

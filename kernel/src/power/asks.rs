@@ -366,7 +366,7 @@ impl KernelHost {
             ("image_bytes", Datum::Number(restored.loaded.bytes)),
         ]);
         let state = self.state();
-        if let Some(time) = state.marks.between(Step::Load, Step::Adopt) {
+        if let Some(time) = state.marks.load() {
             fields.push(("load_seconds", Datum::Time(time)));
         }
         if let Some(hash) = state.adopted_hash.get() {

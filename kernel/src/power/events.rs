@@ -84,6 +84,7 @@ pub(super) fn frozen(host: &KernelHost, report: &Report) {
         "zero_pages": written.zero,
         "free_pages": written.free,
         "bytes": written.bytes,
+        "map_seconds": seconds(marks.map(Step::WriteChunks)),
         "write_seconds": seconds(write),
         "write_bytes_per_second": rate(written.bytes, write),
         "gap_seconds": seconds(marks.between(Step::Flush, Step::WriteChunks)),
@@ -98,7 +99,7 @@ pub(super) fn frozen(host: &KernelHost, report: &Report) {
 /// Jobs of an image go on.
 pub(super) fn restored(host: &KernelHost, restored: &Restored) {
     let marks = &host.state().marks;
-    let load = marks.between(Step::Load, Step::Adopt);
+    let load = marks.load();
     let ready = host.now().since(Instant::default());
     let hash = host.state().adopted_hash.get().map(digits);
     let line = format!(
@@ -122,6 +123,7 @@ pub(super) fn restored(host: &KernelHost, restored: &Restored) {
         "generation": restored.generation.0,
         "pages": restored.loaded.pages,
         "bytes": restored.loaded.bytes,
+        "map_seconds": seconds(marks.map(Step::Load)),
         "load_seconds": seconds(load),
         "load_bytes_per_second": rate(restored.loaded.bytes, load),
         "up": ready.as_secs_f64(),

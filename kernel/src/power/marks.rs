@@ -36,8 +36,24 @@ impl Marks {
         self.0.borrow().get(step as usize).copied()?.map(|m| m.0)
     }
 
+    /// When a step last began.
+    fn last(&self, step: Step) -> Option<Instant> {
+        self.0.borrow().get(step as usize).copied()?.map(|m| m.1)
+    }
+
     /// From the first beginning of one step to that of another.
     pub(super) fn between(&self, from: Step, to: Step) -> Option<Duration> {
         Some(self.first(to)?.since(self.first(from)?))
+    }
+
+    /// What it took to have the host map lanes, before it went on with `then`.
+    pub(super) fn map(&self, then: Step) -> Option<Duration> {
+        Some(self.last(then)?.since(self.first(Step::MapLanes)?))
+    }
+
+    /// What it took to read an image. The step begins by opening the disk, and
+    /// again once lanes are mapped.
+    pub(super) fn load(&self) -> Option<Duration> {
+        Some(self.first(Step::Adopt)?.since(self.last(Step::Load)?))
     }
 }

@@ -140,7 +140,9 @@ pub const fn kinds(step: Step) -> &'static [Kind] {
         Step::FlushImage | Step::WriteHeader | Step::FlushHeader => {
             &[Error, Effect, Timeout, Hangs, Gone, Closes, Breaks]
         }
-        Step::ReadBack | Step::Verify => &[Error, Timeout, Hangs, Gone, Closes, Breaks],
+        Step::MapLanes | Step::ReadBack | Step::Verify => {
+            &[Error, Timeout, Hangs, Gone, Closes, Breaks]
+        }
         Step::Void => &[Error, Effect, Timeout, Hangs, Gone, Closes],
         Step::Bind => &[Error, NoMemory],
         Step::Consume | Step::Retire | Step::Abandon => &[

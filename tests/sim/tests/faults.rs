@@ -15,7 +15,12 @@ fn every_step_is_taken_by_some_sequence() {
     for on in Hypervisor::ALL {
         let taken = Phase::ALL.map(|phase| table::steps(on, phase));
         let taken: BTreeSet<Step> = taken.into_iter().flatten().collect();
-        assert_eq!(taken, BTreeSet::from(Step::ALL), "{on}");
+        let mut all = BTreeSet::from(Step::ALL);
+        if on == Hypervisor::HyperV {
+            // There the host maps memory for each request anew.
+            all.remove(&Step::MapLanes);
+        }
+        assert_eq!(taken, all, "{on}");
     }
 }
 

@@ -35,6 +35,9 @@ struct Round {
     image_bytes: u64,
     write_bytes_per_second: f64,
     read_bytes_per_second: f64,
+    /// What the host took to map the memory that the image goes through, where it
+    /// keeps that mapped: a part of `gap_seconds`, and one of `restore_seconds`.
+    map_seconds: [Option<f64>; 2],
     /// From the last completion to the first write of the image.
     gap_seconds: f64,
     /// From entry to the adopted system's first completed read.
@@ -71,6 +74,7 @@ impl Round {
             image_bytes: of(frozen, "bytes")? as u64,
             write_bytes_per_second: of(frozen, "write_bytes_per_second")?,
             read_bytes_per_second: of(restored, "load_bytes_per_second")?,
+            map_seconds: [frozen, restored].map(|event| event.number("map_seconds")),
             gap_seconds: of(frozen, "gap_seconds")?,
             first_read_seconds: first_read.and_then(|e| e.number("first_read_seconds")),
             freeze_seconds: of(frozen, "seconds")?,
@@ -187,13 +191,19 @@ impl fmt::Display for Round {
             self.memory_hash
         )?;
         let first = self.first_read_seconds.map_or("not told".into(), ms);
+        let mapping = self.map_seconds.map(|seconds| {
+            let told = |seconds| format!(" ({} of it for the host to map memory)", ms(seconds));
+            seconds.map(told).unwrap_or_default()
+        });
         writeln!(
             f,
-            "host:   last completion to first image write {}, the whole freeze {}; \
-             entry to jobs that go on {}, to their first completed read {first}",
+            "host:   last completion to first image write {}{}, the whole freeze {}; \
+             entry to jobs that go on {}{}, to their first completed read {first}",
             ms(self.gap_seconds),
+            mapping[0],
             ms(self.freeze_seconds),
-            ms(self.restore_seconds)
+            ms(self.restore_seconds),
+            mapping[1],
         )
     }
 }

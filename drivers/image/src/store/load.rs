@@ -54,6 +54,12 @@ impl Table {
         &self.header
     }
 
+    /// The part of the disk that holds the image.
+    #[must_use]
+    pub const fn area(&self) -> &Area {
+        &self.area
+    }
+
     /// The disks that the image names.
     #[must_use]
     pub fn disks(&self) -> &[SavedDisk] {

@@ -11,14 +11,14 @@ pub use target::Target;
 pub use write::Written;
 
 use crate::format::{CHUNK_PAGES, SLOT_BYTES, TABLE_PLACE};
-use crate::io::{Io, Span, sectors};
+use crate::io::{Io, Purpose, Span, sectors};
 use crate::{Device, Error, Slot, Slots};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 use firn_block::identity::PartitionTable;
 use firn_block::shm::Region;
-use firn_block::{Op, PAGE};
+use firn_block::{Op, PAGE, SECTOR};
 
 /// The part of a disk that holds an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,6 +258,40 @@ impl<D: Device> Store<D> {
         Ok(all)
     }
 
+    /// Whether the memory goes through lanes that the host keeps mapped:
+    /// [`Store::map_lanes`] is worth its time then.
+    #[must_use]
+    pub const fn keeps_mapped(&self) -> bool {
+        self.mapped
+    }
+
+    /// Has the host map the lanes that an image of `pages` will go through. It does so
+    /// when it first sees a page, and the first requests of the image would take
+    /// several times as long as the rest. Reads the start of the area into each of
+    /// the lanes, and changes nothing.
+    ///
+    /// # Errors
+    /// [`Error`] when the disk cannot be read.
+    pub async fn map_lanes(&mut self, area: &Area, pages: usize) -> Result<(), Error> {
+        let what = "letting the host map the image's memory";
+        self.io.settle(what).await?;
+        let bytes = (area.sectors.saturating_mul(SECTOR) / PAGE as u64).min(CHUNK_PAGES as u64);
+        let span = area.span(0, bytes as usize * PAGE);
+        for lane in 1..=self.lanes_for(pages) {
+            let purpose = Purpose { what, tag: 0 };
+            self.io.send(lane, Op::Read, span, purpose).await?;
+        }
+        self.io.settle(what).await
+    }
+
+    /// How many lanes so many pages of memory are worth.
+    fn lanes_for(&self, pages: usize) -> usize {
+        match self.mapped {
+            true => self.staging.min((pages / LANE_PAYS).max(FEWEST_MAPPED)),
+            false => self.staging,
+        }
+    }
+
     /// Before a step that moves `pages` of the memory: what an earlier one left is
     /// over, and there are lanes for all of it.
     async fn begin(&mut self, memory: Option<&Region>, pages: usize) -> Result<(), Error> {
@@ -266,10 +300,7 @@ impl<D: Device> Store<D> {
         }
         let _ = self.io.settle("waiting for earlier requests").await;
         self.io.remove(self.own_lanes());
-        self.used = match self.mapped {
-            true => self.staging.min((pages / LANE_PAYS).max(FEWEST_MAPPED)),
-            false => self.staging,
-        };
+        self.used = self.lanes_for(pages);
         match memory {
             _ if self.mapped => Ok(()),
             Some(memory) => self.io.add(DEPTH, |_| memory.alias()),

@@ -73,9 +73,7 @@ impl<D: Device> Store<D> {
             self.empty_headers(&plan.area).await?;
             plan.format_first = false;
         }
-        let free: usize = source.free.iter().map(ExactSizeIterator::len).sum();
-        let pages = source.memory.page_count().saturating_sub(free);
-        self.begin(Some(source.memory), pages).await?;
+        self.begin(Some(source.memory), source.pages()).await?;
         let outcome = self.chunks(plan, source).await;
         let written = self.end(outcome).await?;
         plan.header.pages = written.pages;

@@ -3,13 +3,13 @@
 use crate::seed::Random;
 use firn_block::shm::Region;
 use firn_block::{
-    Armed, Buffer, Completion, DiskId, DiskInfo, Durability, IoError, Op, Queue, Refused,
+    Armed, Buffer, Completion, DiskId, DiskInfo, Durability, IoError, Op, PAGE, Queue, Refused,
     RegisterError, Request, SECTOR, Stats, Token, TokenId, Unregistered, Why,
 };
 use firn_image::{Device, Gone};
 use firn_task::Instant;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 const S: usize = SECTOR as usize;
 
@@ -45,6 +45,8 @@ pub(crate) struct Disk {
     cached: Vec<(usize, [u8; S])>,
     /// What was asked for, in order of completion.
     pub(crate) log: Vec<(Op, u64, u64)>,
+    /// Addresses of the pages that it has seen: those it maps, if it keeps them.
+    pub(crate) seen: BTreeSet<usize>,
     pub(crate) registered: usize,
     pub(crate) most_registered: usize,
     pub(crate) most_in_flight: usize,
@@ -93,6 +95,12 @@ impl Disk {
     }
 
     fn carry_out(&mut self, request: &Request) {
+        if let Some(buffer) = &request.buffer {
+            let start = buffer.region().addr() + request.offset;
+            let end = start + request.bytes() as usize;
+            self.seen
+                .extend((start / PAGE..end.div_ceil(PAGE)).map(|page| page * PAGE));
+        }
         let bytes = request.sector as usize * S..(request.sector + request.sectors) as usize * S;
         match (request.op, &request.buffer) {
             (Op::Read, Some(buffer)) => {
@@ -248,6 +256,7 @@ impl Host {
                 data,
                 cached: Vec::new(),
                 log: Vec::new(),
+                seen: BTreeSet::new(),
                 registered: 0,
                 most_registered: 0,
                 most_in_flight: 0,

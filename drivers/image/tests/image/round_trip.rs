@@ -4,7 +4,7 @@ use crate::disk::Host;
 use crate::guest::{Failed, Memory, Session, frozen, run, sealed};
 use crate::seed::{Random, seeds};
 use firn_block::PAGE;
-use firn_image::{Generation, How, Key, State, Verdict, WhyNot};
+use firn_image::{Generation, How, Key, Source, State, Verdict, WhyNot};
 
 fn key(secret: u8) -> Key {
     sealed(secret).key.expect("a key")
@@ -102,6 +102,50 @@ fn a_host_that_keeps_memory_mapped_sees_the_scratch_memory_alone() {
     run(Session::new(&host, 50).load(&into.0, None)).expect("it is whole");
     assert!(into.bytes() == memory.bytes());
     assert_eq!(most(&host), 1 + 4, "no more than Linux keeps");
+}
+
+#[test]
+fn a_host_that_keeps_memory_mapped_has_mapped_it_before_the_image_moves() {
+    let memory = Memory::random(1000, 3);
+    let host = Host::new(8 << 20);
+    host.disk.borrow_mut().moods.keeps_pages = true;
+    let seen = || host.disk.borrow().seen.len();
+
+    let mut session = Session::new(&host, 3);
+    let mut plan = run(session.plan(&memory.0, &[], How::default())).expect("it fits");
+    let (area, before) = (run(session.look()).expect("readable").0, host.data());
+    run(session.store.map_lanes(&area, 1000)).expect("readable");
+    assert!(host.data() == before, "nothing was written");
+    let mapped = seen();
+    let source = Source {
+        memory: &memory.0,
+        free: &[],
+    };
+    run(session.store.write_chunks(&mut plan, &source)).expect("it fits");
+    assert_eq!(seen(), mapped, "no page was new to the host");
+    run(session.store.write_table(&mut plan)).expect("it fits");
+    run(session.commit(&mut plan)).expect("it is written");
+    drop(session);
+
+    let mut session = Session::new(&host, 3);
+    let slots = session.slots();
+    let table = run(session.store.read_table(area, &slots, None)).expect("it is whole");
+    run(session.store.map_lanes(table.area(), 1000)).expect("readable");
+    let mapped = seen();
+    run(session.store.verify(&table)).expect("it is whole");
+    assert_eq!(seen(), mapped, "no page was new to the host");
+}
+
+#[test]
+fn lanes_are_mapped_on_the_smallest_area() {
+    let host = Host::new(64 << 10);
+    host.disk.borrow_mut().moods.keeps_pages = true;
+    let mut session = Session::new(&host, 3);
+    assert!(session.store.keeps_mapped());
+    let (area, _) = run(session.look()).expect("readable");
+    let before = host.served();
+    run(session.store.map_lanes(&area, 1)).expect("readable");
+    assert_eq!(host.served() - before, 2, "one for each lane in use");
 }
 
 #[test]
