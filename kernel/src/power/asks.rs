@@ -9,7 +9,7 @@ use firn_block::DiskId;
 use firn_block::gate::Lifecycle;
 use firn_image::{Header, Reason, Store, Verdict};
 use firn_jobs::{Datum, FreezeAsk, FreezeLevel, FreezeThen, PowerAsk, PowerRefusal, PowerReport};
-use firn_power::{Fault, FreezeOptions, Frozen, Host, Level, Limits, Step, Then, Trouble};
+use firn_power::{Fault, FreezeOptions, Frozen, Host, Level, Limits, Then, Trouble};
 
 use super::audit::{Audit, Owner, audit};
 use super::events;
