@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use firn_lab::{Cache, DiskSpec, Host, Images, Lab, LabConfig, RunFolder};
+
+use crate::shared::{Replaceable, Shared};
 
 /// Disks of 512-byte sectors in the pool: `d0`, `d1`...
 const DISKS_512: usize = 6;
@@ -59,23 +61,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Bench {
-    /// The test program's lab of this kind; booted by the first caller.
+    /// The test program's lab of this kind; booted by the first caller, and by the
+    /// first after one that broke down ([`again`](crate::again)).
     ///
     /// # Errors
     /// It does not come up; later callers get the same error.
     pub fn shared(host: Host) -> Result<&'static Self> {
-        static XEN: OnceLock<Result<Bench, String>> = OnceLock::new();
-        static KVM: OnceLock<Result<Bench, String>> = OnceLock::new();
-        static HYPERV: OnceLock<Result<Bench, String>> = OnceLock::new();
-        let cell = match host {
+        Self::labs(host)?.get(|| Self::boot(host))
+    }
+
+    /// The place of the test program's lab of this kind.
+    pub(crate) fn labs(host: Host) -> Result<&'static Shared<Self>> {
+        static XEN: Shared<Bench> = Shared::new();
+        static KVM: Shared<Bench> = Shared::new();
+        static HYPERV: Shared<Bench> = Shared::new();
+        Ok(match host {
             Host::Xen => &XEN,
             Host::Kvm => &KVM,
             Host::HyperV => &HYPERV,
-            Host::OpenVmm => anyhow::bail!("openvmm has no shared lab"),
-        };
-        cell.get_or_init(|| Self::boot(host).map_err(|e| format!("{e:#}")))
-            .as_ref()
-            .map_err(|error| anyhow::anyhow!("{error}"))
+            Host::OpenVmm => bail!("openvmm has no shared lab"),
+        })
     }
 
     /// Lets labs that are not booted yet live so long at most, instead of the
@@ -139,5 +144,24 @@ impl Bench {
     #[must_use]
     pub fn elf() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/firn.elf")
+    }
+}
+
+impl Replaceable for Bench {
+    fn broken_guests(&self) -> usize {
+        self.lab.broken(&Self::elf()).len()
+    }
+
+    /// This very machine always does: there is no other one.
+    fn works(&self) -> Result<()> {
+        if !self.lab.is_emulated() {
+            return Ok(());
+        }
+        self.lab.check()?;
+        self.lab.run("true").map(drop)
+    }
+
+    fn kill(&self) {
+        self.lab.kill();
     }
 }

@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod monitor;
 mod results;
 mod scene;
+mod shared;
 pub mod verify;
 mod watched;
 
