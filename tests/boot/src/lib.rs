@@ -13,6 +13,7 @@ pub mod monitor;
 mod results;
 mod scene;
 mod shared;
+pub mod tiny;
 pub mod verify;
 mod watched;
 
