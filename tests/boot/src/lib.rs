@@ -12,6 +12,8 @@ pub mod ledger;
 pub mod monitor;
 mod results;
 mod scene;
+mod shared;
+pub mod tiny;
 pub mod verify;
 mod watched;
 

@@ -25,6 +25,8 @@ pub struct Attention {
     look: AtomicBool,
     /// The processor's thread.
     guest: OnceLock<JoinHandle<()>>,
+    /// It has turns to interrupt.
+    begun: AtomicBool,
     expired: AtomicBool,
 }
 
@@ -42,9 +44,16 @@ impl Attention {
         }
     }
 
+    /// The processor's turns begin. What goes before them (KVM makes a machine) would
+    /// fail if it were interrupted; what is wanted meanwhile waits.
+    pub fn begin(&self) {
+        self.begun.store(true, SeqCst);
+    }
+
     /// Has the processor leave the guest.
     fn interrupt(&self) {
-        if let Some(guest) = self.guest.get() {
+        let guest = self.guest.get().filter(|_| self.begun.load(SeqCst));
+        if let Some(guest) = guest {
             let _ended = guest.kill(SIGRTMIN());
         }
     }
@@ -132,5 +141,41 @@ fn listen(attention: &Attention) {
     let mut input = io::stdin().lock();
     while let Ok(count @ 1..) = input.read(&mut bytes) {
         attention.type_in(&bytes[..count]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    static SIGNALS: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn count(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        SIGNALS.fetch_add(1, SeqCst);
+    }
+
+    #[test]
+    fn a_machine_in_the_making_is_not_interrupted() {
+        register_signal_handler(SIGRTMIN(), count).unwrap();
+        let attention = Attention::default();
+        let (end, ended) = mpsc::channel::<()>();
+        let guest = thread::spawn(move || {
+            let _dropped = ended.recv();
+        });
+        attention.guest.get_or_init(|| guest);
+        attention.want();
+        thread::sleep(PERIOD * 10);
+        assert_eq!(SIGNALS.load(SeqCst), 0);
+        attention.begin();
+        assert!(attention.take_look(), "it was wanted all the same");
+        attention.want();
+        let start = Instant::now();
+        while SIGNALS.load(SeqCst) == 0 {
+            assert!(start.elapsed() < Duration::from_secs(10), "no signal");
+            thread::sleep(PERIOD);
+        }
+        drop(end);
     }
 }

@@ -98,6 +98,7 @@ impl Machine {
     /// # Errors
     /// KVM fails in a way that has nothing to do with the guest.
     pub fn run(&mut self) -> Result<End> {
+        self.attention.begin();
         let end = loop {
             if self.attention.is_expired() {
                 break End::Stuck(self.place());

@@ -15,6 +15,9 @@ use crate::transcript::Transcript;
 /// On top of a command's own deadline: for the way there and back.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How long the other end may read nothing of what is sent.
+const UNREAD: Duration = Duration::from_secs(30);
+
 type Reply = (Event, Vec<u8>);
 
 /// Waiting requests by id; `None` once the stream has ended.
@@ -52,6 +55,7 @@ impl Client {
         let (to, greeting) = mpsc::channel();
         let waiting: Arc<Waiting> = Arc::new(Mutex::new(Some(HashMap::from([(0, to)]))));
         let reader = BufReader::new(stream.try_clone()?);
+        stream.set_write_timeout(Some(UNREAD))?;
         let shared = Arc::clone(&waiting);
         std::thread::spawn(move || dispatch(reader, &shared));
         let end = Instant::now() + deadline;
@@ -88,7 +92,11 @@ impl Client {
             .as_mut()
             .context("the lab has gone away")?
             .insert(id, to);
-        write_frame(&mut out.0, id, request, payload).context("the lab does not listen")?;
+        if let Err(error) = write_frame(&mut out.0, id, request, payload) {
+            // What follows half a frame would not be understood.
+            let _gone = out.0.shutdown(Shutdown::Both);
+            return Err(error).context("the lab does not listen");
+        }
         Ok((id, replies))
     }
 
@@ -228,4 +236,29 @@ fn dispatch(mut reader: BufReader<UnixStream>, waiting: &Waiting) {
         }
     }
     lock(waiting).take();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_that_does_not_read_is_given_up() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        write_frame(&mut theirs, 0, &Event::Hello, b"").unwrap();
+        let client = Client::new(ours, GRACE, &mut || Ok(())).unwrap();
+        let stream = lock(&client.out).0.try_clone().unwrap();
+        let limit = stream.write_timeout().unwrap();
+        assert_eq!(limit, Some(UNREAD));
+        stream
+            .set_write_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
+        let large = vec![0; 8 << 20];
+        client.put("/tmp/large", 0o644, &large).unwrap_err();
+        theirs.set_read_timeout(Some(GRACE)).unwrap();
+        let half = theirs.read_to_end(&mut Vec::new());
+        half.expect("nothing follows half a frame");
+    }
 }

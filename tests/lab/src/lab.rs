@@ -266,17 +266,28 @@ impl Lab {
         self.machine().check()
     }
 
+    /// Whether its machine is emulated, rather than this very machine.
+    #[must_use]
+    pub fn is_emulated(&self) -> bool {
+        self.shell.is_some()
+    }
+
+    /// Ends it at once, whatever state it is in. Whoever waits for something in it
+    /// hears that it is gone.
+    pub fn kill(&self) {
+        // The machine first: its end ends a request that it does not read, too,
+        // and we could not hang up before.
+        self.machine().stop(Duration::ZERO);
+        self.client.hang_up();
+    }
+
     /// A folder of the lab for guests' files.
     pub(crate) fn folder(&self) -> String {
-        match self.shell {
-            Some(_) => "/tmp".into(),
-            None => self
-                .run
-                .path("")
-                .to_string_lossy()
-                .trim_end_matches('/')
-                .into(),
+        if self.is_emulated() {
+            return "/tmp".into();
         }
+        let own = self.run.path("");
+        own.to_string_lossy().trim_end_matches('/').into()
     }
 
     /// A number that was not given before.

@@ -181,10 +181,7 @@ fn command_line(
 ) -> Result<Vec<String>> {
     let path = |name: &str| run.path(name).to_string_lossy().into_owned();
     let shown = |path: PathBuf| path.to_string_lossy().into_owned();
-    let seconds = config.lifetime.as_secs().to_string();
-    let mut argv: Vec<String> = ["timeout", "--foreground", "--signal=KILL", &seconds]
-        .map(str::to_owned)
-        .to_vec();
+    let mut argv = bounded(config.lifetime);
     argv.extend(
         images
             .packages
@@ -241,6 +238,16 @@ fn command_line(
         argv.extend([flag.into(), value]);
     }
     Ok(argv)
+}
+
+/// The start of the command line of a program that lives so long at most, and no
+/// longer than the process that this starts: one that is killed takes it along,
+/// whatever state it is in.
+fn bounded(lifetime: Duration) -> Vec<String> {
+    let seconds = lifetime.as_secs().to_string();
+    let timeout = ["timeout", "--foreground", "--signal=KILL", &seconds];
+    let words = timeout.into_iter().chain(["setpriv", "--pdeathsig=KILL"]);
+    words.map(str::to_owned).collect()
 }
 
 /// Where QEMU finds its firmware.
@@ -355,6 +362,7 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::io::{BufRead, BufReader, Read};
 
     use super::*;
 
@@ -385,5 +393,24 @@ mod tests {
         assert_eq!(boots(&[ABORTED; 9]), (MOST_BOOTS, false));
         let refused = 1 << 8;
         assert_eq!(boots(&[refused]), (1, false));
+    }
+
+    #[test]
+    fn an_emulator_is_killed_with_its_guardian() {
+        let argv = bounded(Duration::from_secs(60));
+        let mut child = Command::new(&argv[0])
+            .args(&argv[1..])
+            .args(["sh", "-c", "echo up; exec sleep 40"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut String::new()).unwrap();
+        let (log, errors) = <(PathBuf, PathBuf)>::default();
+        let start = Instant::now();
+        Machine { child, log, errors }.stop(Duration::ZERO);
+        // Its end is the end of what it may say.
+        out.read_to_end(&mut Vec::new()).unwrap();
+        assert!(start.elapsed() < Duration::from_secs(30));
     }
 }

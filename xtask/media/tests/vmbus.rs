@@ -8,7 +8,7 @@ mod made;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use firn_boot_tests::{DISK_BYTES, JobResult, Scene, check_file, judge};
+use firn_boot_tests::{DISK_BYTES, JobResult, Scene, again, check_file, judge};
 use firn_lab::{Cache, Exit, GuestDisk, GuestSpec, Host};
 use firn_media::{Format, save};
 use serde_json::Value;
@@ -24,23 +24,25 @@ const ALL: [(Format, &str, &str, &str); 3] = [
 
 #[test]
 fn every_format_verifies_a_disk_on_vmbus() -> Result<()> {
-    let scene = Scene::new(Host::HyperV)?;
-    let data = scene.bench.disk(512)?;
-    let folder = Cache::open()?.run_folder()?;
-    for (seed, (format, unit, medium, other)) in (1..).zip(ALL) {
-        let line = format!("verify disk={other} size=8M seed={seed}");
-        let cmdline = format!("log=info -- disks; {line}; poweroff");
-        let (tools, disk) = made::make(&cmdline)?;
-        let file = folder.path(format.extension());
-        save(&tools, &disk, format, &file)?;
-        let mut spec =
-            GuestSpec::from_medium("medium", &file).with_disk(GuestDisk::new(data.name(), other));
-        spec.extra = vec!["--media-lun".into(), unit.into()];
-        let seen = [(medium, disk.len() as u64), (other, DISK_BYTES)];
-        starts(&scene, &spec, seen).with_context(|| format!("{format:?}"))?;
-        check_file(&line, data.file())?;
-    }
-    scene.finish()
+    again(Host::HyperV, || {
+        let scene = Scene::new(Host::HyperV)?;
+        let data = scene.bench.disk(512)?;
+        let folder = Cache::open()?.run_folder()?;
+        for (seed, (format, unit, medium, other)) in (1..).zip(ALL) {
+            let line = format!("verify disk={other} size=8M seed={seed}");
+            let cmdline = format!("log=info -- disks; {line}; poweroff");
+            let (tools, disk) = made::make(&cmdline)?;
+            let file = folder.path(format.extension());
+            save(&tools, &disk, format, &file)?;
+            let mut spec = GuestSpec::from_medium("medium", &file)
+                .with_disk(GuestDisk::new(data.name(), other));
+            spec.extra = vec!["--media-lun".into(), unit.into()];
+            let seen = [(medium, disk.len() as u64), (other, DISK_BYTES)];
+            starts(&scene, &spec, seen).with_context(|| format!("{format:?}"))?;
+            check_file(&line, data.file())?;
+        }
+        scene.finish()
+    })
 }
 
 /// Runs a guest from its medium to its end; it must have seen these disks, of so

@@ -172,7 +172,7 @@ pub fn run_into(score: &mut Score, plan: &Plan<'_>) -> Result<()> {
             report: &report,
             ..plan.life(before)
         };
-        let lived = again(|| live(kind, &life));
+        let lived = again(Host::Xen, || live(kind, &life));
         let name = kind.name();
         score.add(&lived.with_context(|| format!("{name} (seed {})", life.seed))?);
     }

@@ -34,7 +34,7 @@ fn another_build(folder: &RunFolder) -> Result<PathBuf> {
 
 #[test]
 fn refused_where_it_does_not_fit_and_restored_where_it_does() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let lab = &scene.bench.lab;
         let frozen = Frozen::within(&scene, "", Some(FROZEN_BYTES))?;
@@ -109,7 +109,7 @@ fn refused_where_it_does_not_fit_and_restored_where_it_does() -> Result<()> {
 /// Two images of the same work, one after the other on the same disk.
 #[test]
 fn a_chunk_of_an_older_image_is_refused() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let mut frozen = Frozen::new(&scene, "")?;
         let older = frozen.copies()?;
@@ -127,7 +127,7 @@ fn a_chunk_of_an_older_image_is_refused() -> Result<()> {
 
 #[test]
 fn going_on_cold_gives_an_image_up_for_good() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let frozen = Frozen::new(&scene, "")?;
         // A byte in the chunks: the header is sound, the memory is not.
@@ -157,7 +157,7 @@ fn going_on_cold_gives_an_image_up_for_good() -> Result<()> {
 
 #[test]
 fn a_sealed_image_wants_its_key() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let key = format!("image-key={KEY}");
         let frozen = Frozen::new(&scene, &key)?;
@@ -173,7 +173,7 @@ fn a_sealed_image_wants_its_key() -> Result<()> {
 /// One image, restored under each backend that has something less.
 #[test]
 fn a_poor_backend_does() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::alone(Host::Xen)?;
         let frozen = Frozen::new(&scene, "")?;
         let kept = frozen.copies()?;

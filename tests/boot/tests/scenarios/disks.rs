@@ -10,7 +10,7 @@ use firn_lab::{GuestDisk, Host, sha256_file};
 
 #[test]
 fn two_disks_at_once() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let ([a, b], disks) = scene.two_disks()?;
         let live = scene.boot("", &disks)?;
@@ -27,7 +27,7 @@ fn two_disks_at_once() -> Result<()> {
 
 #[test]
 fn a_read_only_disk_is_read_and_never_written() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let disk = scene.bench.disk(512)?;
         let file = File::options().write(true).open(disk.file())?;
@@ -63,7 +63,7 @@ fn a_read_only_disk_is_read_and_never_written() -> Result<()> {
 
 #[test]
 fn sectors_of_4096_bytes() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let disk = scene.bench.disk(4096)?;
         let live = scene.boot("", &[GuestDisk::new(disk.name(), "xvda")])?;
@@ -94,7 +94,7 @@ fn sectors_of_4096_bytes() -> Result<()> {
 /// Whatever the backend offers, this frontend can do without.
 #[test]
 fn a_frontend_that_may_use_nothing() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let disk = scene.bench.disk(512)?;
         let options = "blk.ring-order=0 blk.segments=11 blk.persistent=no";
@@ -108,7 +108,7 @@ fn a_frontend_that_may_use_nothing() -> Result<()> {
 
 #[test]
 fn a_backend_that_offers_little() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::alone(Host::Xen)?;
         let disk = scene.bench.disk(512)?;
         scene
@@ -126,7 +126,7 @@ fn a_backend_that_offers_little() -> Result<()> {
 
 #[test]
 fn a_ring_of_16_pages_with_256_segments() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let disk = scene.bench.disk(512)?;
         let live = scene.boot("", &[GuestDisk::new(disk.name(), "xvda")])?;
@@ -146,7 +146,7 @@ fn a_ring_of_16_pages_with_256_segments() -> Result<()> {
 
 #[test]
 fn what_is_discarded_is_gone_from_the_file() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let disk = scene.bench.disk(512)?;
         let live = scene.boot("", &[GuestDisk::new(disk.name(), "xvda")])?;
@@ -173,7 +173,7 @@ fn what_is_discarded_is_gone_from_the_file() -> Result<()> {
 
 #[test]
 fn a_disk_without_discard_says_so() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let disk = scene.bench.disk(512)?;
         let plain = GuestDisk::new(disk.name(), "xvda").without_discard();

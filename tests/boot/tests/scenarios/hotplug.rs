@@ -34,7 +34,7 @@ fn accounted(result: &JobResult) -> Result<u64> {
 
 #[test]
 fn a_disk_is_detached_under_load() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let ([a, b], disks) = scene.two_disks()?;
         let live = scene.boot("", &disks)?;
@@ -58,7 +58,7 @@ fn a_disk_is_detached_under_load() -> Result<()> {
 
 #[test]
 fn a_disk_is_attached_and_verified() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let disk = scene.bench.disk(512)?;
         let live = scene.boot("", &[])?;
@@ -75,7 +75,7 @@ fn a_disk_is_attached_and_verified() -> Result<()> {
 /// host that does not answer.
 #[test]
 fn a_guest_is_paused_under_load() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let disk = scene.bench.disk(512)?;
         let live = scene.boot("", &[GuestDisk::new(disk.name(), "xvda")])?;
@@ -98,7 +98,7 @@ fn a_guest_is_paused_under_load() -> Result<()> {
 /// to complain about; the disk is free for the next guest at once.
 #[test]
 fn a_guest_is_destroyed_under_load() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let disk = scene.bench.disk(512)?;
         let disks = [GuestDisk::new(disk.name(), "xvda")];
@@ -116,7 +116,7 @@ fn a_guest_is_destroyed_under_load() -> Result<()> {
 /// one is a file of dom0; the host fetches it for its look.
 #[test]
 fn a_disk_grows_while_connected() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let lab = &scene.bench.lab;
         let file = "/tmp/grows";

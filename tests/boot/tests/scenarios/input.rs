@@ -54,7 +54,7 @@ const MISTAKES: [(&str, &str, &str); 20] = [
 
 #[test]
 fn mistakes_at_the_shell_have_names() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let disk = scene.bench.disk(512)?;
         let live = scene.boot("", &[GuestDisk::new(disk.name(), "xvda")])?;
@@ -73,7 +73,7 @@ fn mistakes_at_the_shell_have_names() -> Result<()> {
 /// A mistake on the command line does not keep the rest of it from running.
 #[test]
 fn mistakes_on_the_command_line_do_not_stop_it() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let live = scene.start("shout=yes", "frobnicate; verify disk=xvdz; poweroff", &[])?;
         live.guest.wait_for("option 'shout=yes' is unknown", SOON)?;

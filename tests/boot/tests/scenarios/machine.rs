@@ -11,7 +11,7 @@ const SOON: Duration = Duration::from_secs(60);
 
 #[test]
 fn the_host_sees_how_a_guest_ends() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         for (job, exit) in [
             ("poweroff", Exit::PowerOff),
@@ -29,7 +29,7 @@ fn the_host_sees_how_a_guest_ends() -> Result<()> {
 
 #[test]
 fn too_little_memory_is_said_and_ends_as_a_crash() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let spec = GuestSpec::new("small", Bench::elf()).with_memory(8);
         let live = scene.start_spec(&spec)?;
@@ -50,7 +50,7 @@ fn too_little_memory_is_said_and_ends_as_a_crash() -> Result<()> {
 /// The question at the end of every scenario has teeth.
 #[test]
 fn a_complaint_of_dom0_is_noticed() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::alone(Host::Xen)?;
         let lab = &scene.bench.lab;
         lab.run("echo '<4>xen-blkback: odd' >/dev/kmsg")?;
@@ -64,7 +64,7 @@ fn a_complaint_of_dom0_is_noticed() -> Result<()> {
 /// not know or with none: there is nothing to work with, and it says so.
 #[test]
 fn a_machine_without_xen_is_named() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         for (cpu, reason) in [
             ("qemu64", "unknown hypervisor"),
             ("qemu64,-hypervisor", "no hypervisor"),

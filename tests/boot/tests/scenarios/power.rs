@@ -23,7 +23,7 @@ fn event(live: &Live, name: &str) -> Result<Value> {
 /// memory is the same, and holds nothing of the boot that made it.
 #[test]
 fn a_job_goes_on_in_another_boot() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let ([data, _image], disks) = scene.two_disks()?;
         let first = scene.boot("", &disks)?;
@@ -56,7 +56,7 @@ fn a_job_goes_on_in_another_boot() -> Result<()> {
 /// somebody decides; then it is never restored.
 #[test]
 fn a_damaged_image_waits_for_a_decision() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let ([data, image], disks) = scene.two_disks()?;
         let first = scene.boot("", &disks)?;
@@ -91,7 +91,7 @@ fn a_damaged_image_waits_for_a_decision() -> Result<()> {
 /// a later one restores.
 #[test]
 fn an_image_that_cannot_be_seen_is_not_forgotten() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let ([_data, _image], disks) = scene.two_disks()?;
         let first = scene.boot("", &disks)?;

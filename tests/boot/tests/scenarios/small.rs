@@ -26,7 +26,7 @@ fn live(scene: &Scene, spec: &GuestSpec) -> Result<String> {
 /// Fills memory, freezes, and looks in another boot whether all is there. The
 /// event of the freeze.
 fn round(memory: u32, options: &str, fill: &str, freeze: &str) -> Result<Event> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let (data, image) = (scene.bench.disk(512)?, scene.bench.disk(512)?);
         let spec = |jobs: &str| {

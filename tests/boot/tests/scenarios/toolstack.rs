@@ -102,7 +102,7 @@ fn refused(live: &Live, device: &Handmade<'_>, reason: &str) -> Result<()> {
 
 #[test]
 fn backends_that_are_not_there_or_never_answer() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let disk = scene.bench.disk(512)?;
         let live = scene.boot("", &[GuestDisk::new(disk.name(), "xvda")])?;
@@ -134,7 +134,7 @@ fn backends_that_are_not_there_or_never_answer() -> Result<()> {
 
 #[test]
 fn backends_that_make_no_sense() -> Result<()> {
-    again(|| {
+    again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let disk = scene.bench.disk(512)?;
         let live = scene.boot("", &[GuestDisk::new(disk.name(), "xvda")])?;
