@@ -230,7 +230,7 @@ fn command_line(
         }
         Host::Kvm | Host::HyperV | Host::OpenVmm => {
             add("-M q35 -cpu EPYC,+svm,+npt");
-            let linux_words = "console=ttyS0 quiet loglevel=4 mitigations=off";
+            let linux_words = "console=ttyS0 quiet loglevel=4 mitigations=off highres=off nohz=off";
             [linux, initrd.to_string(), linux_words.into()]
         }
     };

@@ -13,7 +13,9 @@ fn life(scene: &Scene, jobs: &str, disks: &[GuestDisk], host: &[&str]) -> Result
     let mut spec =
         GuestSpec::new("firn", Bench::elf()).with_cmdline(&format!("log=info -- {jobs}"));
     spec.disks = disks.to_vec();
-    spec.extra = host.iter().map(|word| (*word).to_owned()).collect();
+    // Before we give up, so that the host says where its guest stands.
+    let words = ["--deadline", "80"].iter().chain(host);
+    spec.extra = words.map(|word| (*word).to_owned()).collect();
     let live = scene.start_spec(&spec)?;
     let exit = live.guest.wait_exit(SOON)?;
     let console = live.guest.console().text();
