@@ -1,6 +1,7 @@
 //! The driving end of the agent's stream.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::BufReader;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -38,6 +39,18 @@ pub struct Output {
     pub stderr: String,
 }
 
+/// The agent never began.
+#[derive(Debug)]
+pub(crate) struct Silent(pub(crate) Duration);
+
+impl fmt::Display for Silent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no word from the lab's agent within {:?}", self.0)
+    }
+}
+
+impl std::error::Error for Silent {}
+
 /// The client; any number of threads may use it at once.
 pub(crate) struct Client {
     out: Mutex<(UnixStream, u64)>,
@@ -69,7 +82,7 @@ impl Client {
                 Err(_) => alive()?,
             }
         }
-        bail!("no word from the lab's agent within {deadline:?}")
+        Err(Silent(deadline).into())
     }
 
     /// Ends the stream: the agent at its other end then ends, too.

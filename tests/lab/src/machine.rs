@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::cache::RunFolder;
+use crate::client::Silent;
 use crate::images::Images;
 use crate::transcript::tail;
 
@@ -289,7 +290,8 @@ impl Ended {
 }
 
 /// Boots until it goes well, or fails for another reason than that the emulator
-/// broke down by itself: before the end of a boot that costs nothing but time.
+/// broke down by itself or the machine in it stood still: before the end of a boot
+/// that costs nothing but time.
 pub(crate) fn until_it_runs<T>(
     report: &dyn Fn(&str),
     mut boot: impl FnMut() -> Result<T>,
@@ -299,7 +301,8 @@ pub(crate) fn until_it_runs<T>(
             Ok(booted) => return Ok(booted),
             Err(error) => error,
         };
-        if !error.downcast_ref().is_some_and(Ended::is_its_own_fault) {
+        let broke_down = error.downcast_ref().is_some_and(Ended::is_its_own_fault);
+        if !broke_down && !error.is::<Silent>() {
             return Err(error);
         }
         report(&format!("{error:#}\nnothing ran in it yet: once more"));
@@ -366,7 +369,12 @@ mod tests {
 
     use super::*;
 
-    fn ended(status: i32) -> anyhow::Error {
+    const SILENT: i32 = -1;
+
+    fn failed(status: i32) -> anyhow::Error {
+        if status == SILENT {
+            return anyhow::Error::from(Silent(Duration::ZERO)).context("its logs");
+        }
         let status = ExitStatus::from_raw(status);
         let tails = String::new();
         anyhow::Error::from(Ended { status, tails }).context("while it booted")
@@ -378,7 +386,7 @@ mod tests {
         let outcome = until_it_runs(&|_| told.set(told.get() + 1), || {
             boots.set(boots.get() + 1);
             match failures.get(boots.get() - 1) {
-                Some(&status) => Err(ended(status)),
+                Some(&status) => Err(failed(status)),
                 None => Ok(()),
             }
         });
@@ -387,9 +395,10 @@ mod tests {
     }
 
     #[test]
-    fn only_an_emulator_that_breaks_down_by_itself_is_started_again() {
+    fn only_an_emulator_that_breaks_down_or_stands_still_is_started_again() {
         assert_eq!(boots(&[]), (1, true));
         assert_eq!(boots(&[ABORTED]), (2, true));
+        assert_eq!(boots(&[SILENT, ABORTED]), (3, true));
         assert_eq!(boots(&[ABORTED; 9]), (MOST_BOOTS, false));
         let refused = 1 << 8;
         assert_eq!(boots(&[refused]), (1, false));
