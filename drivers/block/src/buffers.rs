@@ -253,6 +253,11 @@ impl<K> Buffers<K> {
     }
 
     /// Every buffer that is registered or parked.
+    pub fn iter(&self) -> impl Iterator<Item = &Registered<K>> {
+        self.slots.iter().flatten()
+    }
+
+    /// The same, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Registered<K>> {
         self.slots.iter_mut().flatten()
     }

@@ -163,6 +163,19 @@ impl Region {
         unsafe { core::slice::from_raw_parts(pointer.as_ptr(), count) }
     }
 
+    /// Writes to each page, from the first on, what it holds: whoever watches which
+    /// pages this machine writes sees them all as written. What others write
+    /// meanwhile stays.
+    pub fn touch(&self) {
+        for page in 0..self.page_count() {
+            let word = self.atomic_u64(page * PAGE);
+            let held = word.load(Relaxed);
+            // Not `fetch_or(0)`: compilers know that it changes nothing, and leave the
+            // write out. Where the word was another by now, this writes all the same.
+            let _other = word.compare_exchange(held, held, Relaxed, Relaxed);
+        }
+    }
+
     /// Copies words out from `offset`, a multiple of 8, on; to `place` of another
     /// region, too, if that is given: what is looked at later is what went there.
     /// Returns all words or-ed together: zero if they all are.

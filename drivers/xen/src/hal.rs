@@ -36,6 +36,14 @@ pub trait Hal {
     /// Frames set aside for [`Fixed`], outside RAM, the same at every boot.
     fn fixed(&self, what: Fixed) -> FixedFrames;
 
+    /// Tells the hypervisor that the host changed these pages, by mappings that it
+    /// keeps. A live move sends what the guest writes, and a page of which a mapping
+    /// ends (`gnttab_mark_dirty` in Xen's `common/grant_table.c`), but does not see
+    /// what is written by one that stays.
+    fn note_changed(&self, memory: &Region) {
+        memory.touch();
+    }
+
     /// Now, on a clock that never goes back.
     fn now(&self) -> Instant;
 }

@@ -40,6 +40,7 @@ impl World {
         let backends = Rc::new(RefCell::new(None));
         let slot = backends.clone();
         self.machine.at_suspend(move || {
+            machine.arrive();
             for back in &old {
                 back.lose_guest(carried_out);
             }

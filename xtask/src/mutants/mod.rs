@@ -271,6 +271,12 @@ const DRIVERS: &[Mutant] = &[
         "self.take_responses(0);",
     ),
     mutant(
+        "a move while the guest runs loses what was read",
+        REISSUE,
+        "buffers::note_changed(&self.buffers, &self.xen);",
+        "",
+    ),
+    mutant(
         "a suspend called off takes back the one before",
         REISSUE,
         "self.suspended_from = None;",

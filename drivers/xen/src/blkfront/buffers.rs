@@ -183,6 +183,15 @@ pub(super) fn meet<H: Hal>(
     Ok(())
 }
 
+/// The machine is about to be moved, maybe while it ran: the host has to know what a
+/// backend that keeps pages mapped read into them.
+pub(super) fn note_changed<H: Hal>(buffers: &Buffers, xen: &Xen<H>) {
+    let mapped = |buffer: &&Registered<Granted>| !buffer.kept.grants.is_empty();
+    for buffer in buffers.iter().filter(mapped) {
+        xen.hal.note_changed(buffer.memory());
+    }
+}
+
 /// The grant table is another one: no page of ours is mapped by anybody.
 pub(super) fn forget_grants(buffers: &mut Buffers) {
     for buffer in buffers.iter_mut() {

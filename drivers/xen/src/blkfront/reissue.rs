@@ -17,11 +17,18 @@ use firn_block::{Durability, IoError, Op};
 impl<H: Hal> Front<H> {
     /// Gets ready for the host to take the memory: completions that are there
     /// are taken, everything else stays where it is. Devices without a
-    /// connection have nothing to do.
+    /// connection have nothing to do. What was read is in the memory that moves.
     ///
     /// # Errors
     /// [`WrongStep`] in the middle of a freeze or a thaw: one or the other.
     pub(super) fn suspend(&mut self) -> Result<(), WrongStep> {
+        self.stop_here()?;
+        // Last: what is read after this is read again.
+        buffers::note_changed(&self.buffers, &self.xen);
+        Ok(())
+    }
+
+    fn stop_here(&mut self) -> Result<(), WrongStep> {
         let from = self.state();
         match from {
             Lifecycle::Live | Lifecycle::Closing | Lifecycle::Reissuing => {

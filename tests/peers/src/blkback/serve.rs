@@ -34,6 +34,8 @@ struct Work {
     sectors: u64,
     secure: bool,
     parts: Vec<Part>,
+    /// Its pages stay mapped.
+    kept: bool,
 }
 
 /// Some bytes of one granted page.
@@ -168,7 +170,11 @@ impl Work {
         let mut bytes = [0; PAGE];
         for part in &self.parts {
             disk.read(at, &mut bytes[..part.bytes])?;
-            part.page.page().copy_in(part.offset, &bytes[..part.bytes]);
+            let bytes = &bytes[..part.bytes];
+            match self.kept {
+                true => part.page.write_unseen(part.offset, bytes),
+                false => part.page.page().copy_in(part.offset, bytes),
+            }
             at += part.bytes as u64 / SECTOR;
         }
         disk.record(DiskOp::Read {
@@ -243,6 +249,7 @@ impl Context<'_> {
             sectors,
             secure: false,
             parts: parts?,
+            kept: self.persistent.is_some(),
         })
     }
 
@@ -279,6 +286,7 @@ impl Context<'_> {
             sectors,
             secure,
             parts: Vec::new(),
+            kept: false,
         })
     }
 

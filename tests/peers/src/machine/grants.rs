@@ -222,6 +222,11 @@ impl Mapping {
         &self.page
     }
 
+    /// Writes to the page by this mapping, which stays.
+    pub fn write_unseen(&self, offset: usize, bytes: &[u8]) {
+        self.machine.write_unseen(self.page(), offset, bytes);
+    }
+
     /// Whether it was made on the present host.
     const fn is_of(&self, grants: &GrantTable) -> bool {
         self.generation == grants.generation
@@ -246,6 +251,7 @@ impl Drop for Mapping {
         let mut grants = self.machine.grants.borrow_mut();
         if self.is_of(&grants) {
             grants.unpin(self.gref.0, self.write);
+            self.machine.see(&self.page);
         }
     }
 }

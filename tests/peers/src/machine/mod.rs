@@ -4,6 +4,7 @@ mod calls;
 mod events;
 
 mod grants;
+mod log_dirty;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ use firn_xen::wire::grant_table::GrantRef;
 use firn_xen::wire::misc::ShutdownReason;
 use firn_xen::wire::{DomId, Gfn, hvm};
 use grants::GrantTable;
+use log_dirty::LogDirty;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -70,6 +72,7 @@ pub struct Parts {
     shared_info: Region,
     events: RefCell<Events>,
     grants: RefCell<GrantTable>,
+    log_dirty: RefCell<LogDirty>,
     calls: RefCell<Calls>,
     params: RefCell<BTreeMap<u32, u64>>,
     clock: Cell<u64>,
@@ -112,6 +115,7 @@ impl FakeMachine {
             shared_info,
             events: RefCell::new(Events::new()),
             grants: RefCell::new(GrantTable::new(table)),
+            log_dirty: RefCell::default(),
             calls: RefCell::default(),
             params: RefCell::default(),
             // Not zero, as no guest ever starts at the birth of its host.
@@ -348,6 +352,11 @@ impl Hal for FakeMachine {
                 count: MAX_GRANT_FRAMES,
             },
         }
+    }
+
+    fn note_changed(&self, memory: &Region) {
+        memory.touch();
+        self.see(memory);
     }
 
     fn now(&self) -> Instant {

@@ -3,6 +3,7 @@
 
 mod gone;
 mod late;
+mod live;
 
 use firn_block::gate::Lifecycle;
 use firn_block::{Completion, IoError, Op, Queue, Request, Token, Why};
