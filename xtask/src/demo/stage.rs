@@ -129,6 +129,11 @@ impl Stage {
             ))
             .with_disk(GuestDisk::new("data", &data))
             .with_disk(GuestDisk::new("image", &image));
+        if host == Host::HyperV {
+            // Before we give up, so that the host says where its guest stands.
+            let seconds = self.deadline.as_secs() * 9 / 10;
+            spec.extra = Vec::from(["--deadline".into(), seconds.to_string()]);
+        }
         if self.crosses && host == Host::HyperV {
             // An image goes where there are the instructions that its guest had.
             spec.extra.push("--compatible".into());
