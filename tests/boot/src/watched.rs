@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
-use firn_lab::{Exit, Guest, Lab, by_line, tail};
+use firn_lab::{BrokenGuest, Exit, Guest, Lab, by_line, tail};
 
 use crate::bench::Bench;
 use crate::disks;
@@ -68,9 +68,8 @@ impl<'a> Watched<'a> {
             .guest
             .wait_exit(deadline)
             .map_err(|error| anyhow!("{error:#}{}", self.early()))?;
-        let broken = self.lab.broken(&Bench::elf());
-        if self.guest.domain().is_some_and(|id| broken.contains(&id)) {
-            bail!("the emulator broke the guest, which could do nothing: try again (docs/lab.md)");
+        if self.lab.broke(&self.guest, &Bench::elf()) {
+            return Err(anyhow!(BrokenGuest).context("try again"));
         }
         let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         let results: Vec<_> = results.drain(..).collect::<Result<_>>()?;

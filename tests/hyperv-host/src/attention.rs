@@ -16,6 +16,8 @@ use crate::options::Options;
 
 /// How long somebody waits for attention at most.
 const PERIOD: Duration = Duration::from_millis(5);
+/// How often to see whether the processor is still the guest's, in periods.
+const INSPECTION: u32 = 200;
 
 /// What the processor's thread shall look at between two turns.
 #[derive(Default)]
@@ -28,6 +30,7 @@ pub struct Attention {
     /// It has turns to interrupt.
     begun: AtomicBool,
     expired: AtomicBool,
+    inspection: AtomicBool,
 }
 
 impl Attention {
@@ -70,6 +73,12 @@ impl Attention {
         self.expired.load(SeqCst)
     }
 
+    /// Whether it is time to inspect the processor; then it is done now.
+    #[must_use]
+    pub fn take_inspection(&self) -> bool {
+        self.inspection.swap(false, SeqCst)
+    }
+
     /// Takes what was typed.
     pub fn take_typed(&self, to: &mut Vec<u8>) {
         let mut typed = self.typed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,7 +115,7 @@ pub fn run(options: Options) -> Result<End> {
         let _told = tell.send(live(&options, shared));
     })?;
     attention.guest.get_or_init(|| guest);
-    loop {
+    for period in 1u32.. {
         match end.recv_timeout(PERIOD) {
             Ok(end) => return end,
             Err(RecvTimeoutError::Disconnected) => bail!("the guest's thread panicked"),
@@ -119,11 +128,16 @@ pub fn run(options: Options) -> Result<End> {
         if attention.wish.swap(false, SeqCst) {
             attention.look.store(true, SeqCst);
         }
+        if period % INSPECTION == 0 {
+            attention.inspection.store(true, SeqCst);
+        }
         // A signal that comes between two turns is lost: the next one will not be.
-        if expired || attention.look.load(SeqCst) {
+        let due = [&attention.look, &attention.inspection];
+        if expired || due.iter().any(|due| due.load(SeqCst)) {
             attention.interrupt();
         }
     }
+    bail!("a guest that never ends")
 }
 
 fn live(options: &Options, attention: Arc<Attention>) -> Result<End> {

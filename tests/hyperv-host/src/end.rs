@@ -18,6 +18,9 @@ pub enum End {
     TripleFault(Place),
     /// The deadline came first.
     Stuck(Place),
+    /// The processor stands where the guest has no memory, twice in a row: a processor
+    /// that is not there any more (`docs/lab.md`), as one that is would have faulted.
+    Lost(Place),
     /// KVM could not go on.
     Broken(String),
 }
@@ -44,6 +47,7 @@ impl End {
             Self::TripleFault(_) => 12,
             Self::Stuck(_) => 13,
             Self::Broken(_) => 14,
+            Self::Lost(_) => 15,
         })
     }
 }
@@ -63,6 +67,10 @@ impl fmt::Display for End {
             Self::Crash(text) => write!(f, "the guest crashed: {}", text.trim_end()),
             Self::TripleFault(place) => write!(f, "the guest's processor shut down at {place}"),
             Self::Stuck(place) => write!(f, "the guest goes on after its deadline, at {place}"),
+            Self::Lost(place) => write!(
+                f,
+                "the emulator lost the guest's processor, which is at {place}"
+            ),
             Self::Broken(what) => write!(f, "KVM cannot go on: {what}"),
         }
     }

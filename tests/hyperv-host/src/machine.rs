@@ -46,6 +46,8 @@ pub struct Machine {
     attention: Arc<Attention>,
     /// Typed, and not taken by COM1 yet.
     typed: Vec<u8>,
+    /// Where the processor stood without memory when it was inspected last.
+    lost_at: Option<Place>,
 }
 
 /// What an exit asks for once the processor's page is free again.
@@ -90,6 +92,7 @@ impl Machine {
             partition,
             attention,
             typed: Vec::new(),
+            lost_at: None,
         })
     }
 
@@ -104,6 +107,9 @@ impl Machine {
                 break End::Stuck(self.place());
             }
             self.look_around();
+            if let Some(place) = self.lost() {
+                break End::Lost(place);
+            }
             if let Some(end) = self.turn()? {
                 break end;
             }
@@ -218,6 +224,19 @@ impl Machine {
             // A local APIC that is off takes no messages: as on hardware.
             let _off = self.vm.signal_msi(message);
         }
+    }
+
+    /// Where the processor is, if that has not been the guest's memory twice in a row.
+    fn lost(&mut self) -> Option<Place> {
+        if !self.attention.take_inspection() {
+            return None;
+        }
+        let place = self.place();
+        let code = self.vcpu.get_sregs().ok()?.cs.base.wrapping_add(place.rip);
+        let nowhere = self.vcpu.translate_gva(code).is_ok_and(|at| at.valid == 0);
+        let before = self.lost_at.take();
+        self.lost_at = Some(place).filter(|_| nowhere);
+        self.lost_at.filter(|_| before == self.lost_at)
     }
 
     fn place(&self) -> Place {

@@ -11,7 +11,7 @@ use firn_hyperv::wire::{vmbus, vstor};
 ///
 /// COM1 is standard input and output. Exit codes: 0 power-off, 10 reboot, 11 crash
 /// (told by the crash MSRs), 12 triple fault, 13 goes on after the deadline, 14 KVM
-/// failed, 1 the monitor failed, 2 a mistake on the command line.
+/// failed, 15 the emulator below KVM lost the processor, 1 the monitor failed, 2 a mistake on the command line.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "firn-hyperv-host")]
 pub struct Options {

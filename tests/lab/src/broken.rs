@@ -12,10 +12,24 @@
 //!
 //! It happens more often on a busy machine.
 
+use std::fmt;
+
 use anyhow::{Context, Result};
 use object::elf::PF_W;
 use object::{Object, ObjectSegment, SegmentFlags};
 use std::path::Path;
+
+/// A guest ended because the emulator broke it: the failure is not the guest's.
+#[derive(Clone, Copy, Debug)]
+pub struct BrokenGuest;
+
+impl fmt::Display for BrokenGuest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the emulator broke the guest, which could do nothing (docs/lab.md)")
+    }
+}
+
+impl std::error::Error for BrokenGuest {}
 
 /// Xen's own code: its selector, and the start of its image's addresses.
 const XENS_CODE: &str = "e008:[<ffff82d0";

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -183,7 +184,12 @@ pub struct Guest {
 
 pub(crate) enum Kind {
     Xen(Domain),
-    Kvm { process: u64, host: Host },
+    Kvm {
+        process: u64,
+        host: Host,
+        /// Where the lab counts guests whose processor was lost.
+        lost: Arc<AtomicUsize>,
+    },
 }
 
 /// A guest of Xen.
@@ -259,7 +265,11 @@ impl Guest {
             client: Arc::clone(&lab.client),
             log: Arc::clone(&console),
             console,
-            kind: Kind::Kvm { process, host },
+            kind: Kind::Kvm {
+                process,
+                host,
+                lost: Arc::clone(&lab.lost),
+            },
         })
     }
 
@@ -297,6 +307,19 @@ impl Guest {
     pub fn wait_for(&self, pattern: &str, deadline: Duration) -> Result<String> {
         let came = self.console.wait_for(pattern, deadline);
         came.with_context(|| format!("guest {}{}", self.name, self.hosts_view()))
+    }
+
+    /// Whether the emulator lost its processor, and the host has told so. On Xen it
+    /// is Xen's log that tells ([`Lab::broke`]).
+    pub(crate) fn is_lost(&self) -> bool {
+        let ours = matches!(
+            self.kind,
+            Kind::Kvm {
+                host: Host::HyperV,
+                ..
+            }
+        );
+        ours && hyperv::is_lost(self.console.ended().as_deref())
     }
 
     /// What the host knows of a guest that does not go on.
@@ -391,9 +414,14 @@ impl Drop for Guest {
     fn drop(&mut self) {
         // Best effort: the lab may be gone before its guests.
         let _gone = self.destroy();
-        if let Kind::Xen(there) = &self.kind {
-            for tail in there.console_tails.into_iter().chain([there.log_tail]) {
-                let _gone = self.client.kill(tail);
+        match &self.kind {
+            Kind::Xen(there) => {
+                for tail in there.console_tails.into_iter().chain([there.log_tail]) {
+                    let _gone = self.client.kill(tail);
+                }
+            }
+            Kind::Kvm { lost, .. } => {
+                lost.fetch_add(self.is_lost().into(), SeqCst);
             }
         }
     }

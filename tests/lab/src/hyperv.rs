@@ -7,6 +7,9 @@ use crate::monitor::Monitor;
 /// What the monitor says of a guest that broke a rule.
 const COMPLAINT: &str = "hyperv-host: complaint: ";
 
+/// How the monitor ends when the emulator below KVM lost a guest's processor.
+const LOST: &str = "exit code 15";
+
 /// The monitor's command line for the guest; its console is standard input and
 /// output. A disk's letter is its unit; its name belongs to the disk, not to its
 /// place.
@@ -62,6 +65,11 @@ pub(crate) fn exit(said: &str, console: &str) -> Exit {
     }
 }
 
+/// Whether the monitor ended because there was no processor any more.
+pub(crate) fn is_lost(said: Option<&str>) -> bool {
+    said == Some(LOST)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,5 +108,11 @@ mod tests {
         let stuck = exit("exit code 13", "x\nhyperv-host: goes on\n");
         assert_eq!(stuck, Exit::Other("goes on".into()));
         assert_eq!(exit("signal 9", "x\n"), Exit::Other("signal 9".into()));
+    }
+
+    #[test]
+    fn a_lost_processor_is_told_from_one_that_goes_on() {
+        assert!(is_lost(Some("exit code 15")));
+        assert!(!is_lost(Some("exit code 13")) && !is_lost(None));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,8 @@ pub struct Lab {
     next: AtomicU32,
     /// Domains that were destroyed by their [`Guest`].
     pub(crate) destroyed: Destroyed,
+    /// Guests on Hyper-V, ended by now, whose processor the emulator lost.
+    pub(crate) lost: Arc<AtomicUsize>,
     run: RunFolder,
 }
 
@@ -87,6 +89,7 @@ impl Lab {
             boot_time: start.elapsed(),
             next: AtomicU32::new(1),
             destroyed: Destroyed::default(),
+            lost: Arc::default(),
             run,
         })
     }
@@ -126,6 +129,7 @@ impl Lab {
             boot_time: start.elapsed(),
             next: AtomicU32::new(1),
             destroyed: Destroyed::default(),
+            lost: Arc::default(),
             run,
         })
     }
@@ -233,10 +237,24 @@ impl Lab {
         self.machine().serial()
     }
 
-    /// The domains that the emulator broke so far, if all run this ELF: their
-    /// failures are not theirs. Without the ELF some of them are not known.
+    /// How many guests the emulator broke so far, if all run this ELF: their failures
+    /// are not theirs. Guests on Hyper-V are counted once they are dropped.
     #[must_use]
-    pub fn broken(&self, elf: &Path) -> Vec<u32> {
+    pub fn broken(&self, elf: &Path) -> usize {
+        self.broken_domains(elf).len() + self.lost.load(Ordering::SeqCst)
+    }
+
+    /// Whether the emulator broke this guest, which runs this ELF.
+    #[must_use]
+    pub fn broke(&self, guest: &Guest, elf: &Path) -> bool {
+        match guest.domain() {
+            Some(domain) => self.broken_domains(elf).contains(&domain),
+            None => guest.is_lost(),
+        }
+    }
+
+    /// Without the ELF some of them are not known.
+    fn broken_domains(&self, elf: &Path) -> Vec<u32> {
         let image = Image::read(elf).unwrap_or_default();
         broken_by_emulator(&self.xen_log(), &image)
     }

@@ -41,7 +41,7 @@ mod transcript;
 mod tree;
 mod xl;
 
-pub use broken::{Image, broken_by_emulator};
+pub use broken::{BrokenGuest, Image, broken_by_emulator};
 pub use cache::{Cache, RunFolder, sha256, sha256_file};
 pub use client::Output;
 pub use dom0::{LogMark, Part};

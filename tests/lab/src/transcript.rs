@@ -70,6 +70,12 @@ impl Transcript {
         self.changed.notify_all();
     }
 
+    /// Why nothing more will come, if that is so.
+    #[must_use]
+    pub fn ended(&self) -> Option<String> {
+        self.lock().ended.clone()
+    }
+
     /// Calls `sink` with all bytes, those of the past first.
     pub fn stream_to(&self, mut sink: Sink) {
         let mut state = self.lock();

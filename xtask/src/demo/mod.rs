@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use firn_boot_tests::ledger::{LedgerAt, Tally};
 use firn_boot_tests::{Event, JobResult, judge, ledger};
 use firn_image::State;
-use firn_lab::Host;
+use firn_lab::{BrokenGuest, Host};
 
 use report::Report;
 use stage::{Life, Stage, disks, ledger_line};
@@ -37,11 +37,26 @@ impl Options {
     }
 }
 
-/// Shows a guest's life.
+/// How often a demonstration is begun at most.
+const TRIES: u32 = 3;
+
+/// Shows a guest's life; another one, if the emulator broke this one.
 ///
 /// # Errors
 /// Something was lost, doubled or changed on the way.
 pub(crate) fn show(options: &Options) -> Result<()> {
+    for _ in 1..TRIES {
+        match show_once(options) {
+            Err(error) if error.is::<BrokenGuest>() => {
+                eprintln!("host: {error}: the demonstration begins again, on new disks");
+            }
+            outcome => return outcome,
+        }
+    }
+    show_once(options)
+}
+
+fn show_once(options: &Options) -> Result<()> {
     let mut stage = Stage::set(options)?;
     let show = stage.show;
     let at = LedgerAt::of(&ledger_line(options.host(0)))?;

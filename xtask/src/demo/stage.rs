@@ -9,8 +9,8 @@ use firn_boot_tests::disks::vdev;
 use firn_boot_tests::{Event, JobResult};
 use firn_image::State;
 use firn_lab::{
-    Cache, DiskSpec, Exit, Guest, GuestDisk, GuestSpec, Host, Images, Lab, LabConfig, RunFolder,
-    by_line,
+    BrokenGuest, Cache, DiskSpec, Exit, Guest, GuestDisk, GuestSpec, Host, Images, Lab, LabConfig,
+    RunFolder, by_line,
 };
 
 use super::Options;
@@ -112,6 +112,10 @@ impl Stage {
         guest.stream_to(by_line(move |line| show.line(line)));
         let exit = wait(&guest, deadline)?;
         let console = guest.console().text();
+        let broke = |lab: &Lab| lab.broke(&guest, &self.elf);
+        if exit != Exit::PowerOff && self.lab.as_ref().is_some_and(broke) {
+            return Err(BrokenGuest.into());
+        }
         ensure!(exit == Exit::PowerOff, "the guest ended with {exit:?}");
         let results = console.lines().filter_map(JobResult::parse);
         Ok(Life {

@@ -91,9 +91,9 @@ fn a_fault_without_a_handler_is_told() -> Result<()> {
 #[test]
 fn a_guest_that_goes_on_is_stopped() -> Result<()> {
     again(Host::HyperV, || {
-        // hlt, for ever: interrupts are off.
+        // hlt, for ever: interrupts are off. Long enough to be inspected twice.
         let code = Code::default().raw(&[0xf4, 0xeb, 0xfd]);
-        let why = code.breaks(&["--deadline", "0.3"])?;
+        let why = code.breaks(&["--deadline", "2.5"])?;
         ensure!(why.contains("after its deadline"), "{why}");
         Ok(())
     })
