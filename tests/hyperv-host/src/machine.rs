@@ -250,16 +250,17 @@ impl Machine {
     }
 }
 
-/// Finds out whether this machine's KVM does, with a guest of two instructions:
+/// Finds out whether this machine's KVM does, with a guest of a few instructions:
 /// some carry out only a part of them.
 ///
 /// # Errors
 /// There is none, it may not be used, or it lacks something.
 pub fn probe(options: &Options) -> Result<()> {
-    // ldmxcsr [memory that is zero]; mov dx, 0x404; mov ax, 0x2000; out dx, ax
+    // mov rax, cr4; or ax, OSFXSR; mov cr4, rax; ldmxcsr [memory that is zero];
+    // mov dx, 0x404; mov ax, 0x2000; out dx, ax
     let guest = [
-        0x0f, 0xae, 0x14, 0x25, 0, 0, 0x11, 0, 0x66, 0xba, 0x04, 0x04, 0x66, 0xb8, 0, 0x20, 0x66,
-        0xef,
+        0x0f, 0x20, 0xe0, 0x66, 0x0d, 0, 0x02, 0x0f, 0x22, 0xe0, 0x0f, 0xae, 0x14, 0x25, 0, 0,
+        0x11, 0, 0x66, 0xba, 0x04, 0x04, 0x66, 0xb8, 0, 0x20, 0x66, 0xef,
     ];
     let load = |memory: &Memory, options: &Options| boot::load_code(memory, &guest, options);
     let mut machine = Machine::with(options, Arc::default(), load)?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::broken::{Image, broken_by_emulator};
 use crate::cache::{Cache, RunFolder};
@@ -57,7 +57,9 @@ impl Lab {
         let run = Cache::open()?.run_folder()?;
         let mut overlay = Tree::default();
         overlay.file(&format!("bin/{AGENT}"), 0o755, programs::build(AGENT)?);
-        if config.host == Host::HyperV {
+        // QEMU's guests in a KVM host are none of its own, but it can tell whether KVM
+        // does.
+        if matches!(config.host, Host::Kvm | Host::HyperV) {
             overlay.file(&format!("bin/{MONITOR}"), 0o755, programs::build(MONITOR)?);
         }
         report(match config.host {
@@ -274,6 +276,16 @@ impl Lab {
     pub fn shell(&self) -> Result<UnixStream> {
         let shell = self.shell.as_ref().context("this machine has its own")?;
         Ok(shell.try_clone()?)
+    }
+
+    /// Sees whether KVM does in a KVM host, with a guest of a few instructions.
+    ///
+    /// # Errors
+    /// It does not, or not within the deadline.
+    pub fn probe(&self, deadline: Duration) -> Result<()> {
+        let probe = self.exec(&[MONITOR, "--probe"], deadline)?;
+        ensure!(probe.code == Some(0), "KVM there does not: {probe:#?}");
+        Ok(())
     }
 
     /// Fails if the lab's emulator has ended, with the end of its logs.

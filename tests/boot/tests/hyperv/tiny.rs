@@ -54,6 +54,13 @@ fn run(kernel: &Path, typed: &[u8], words: &[&str]) -> Result<(Exit, String)> {
 }
 
 #[test]
+fn a_kvm_that_does_passes_the_probe() -> Result<()> {
+    again(Host::HyperV, || {
+        Bench::shared(Host::HyperV)?.lab.probe(SOON)
+    })
+}
+
+#[test]
 fn a_guest_switches_itself_off() -> Result<()> {
     again(Host::HyperV, || {
         let code = Code::default().say("hello\n").off();
