@@ -18,6 +18,10 @@ use crate::transcript::tail;
 /// SIGABRT.
 const ABORTED: i32 = 6;
 
+/// What Linux says on the machine's serial line of a processor of its whose timer
+/// stands still, and with it whatever runs there.
+const TIMER_STANDS: &str = "Possible timer handling issue on cpu=";
+
 /// Emulators that may break down before one boots.
 const MOST_BOOTS: usize = 3;
 
@@ -302,13 +306,25 @@ pub(crate) fn until_it_runs<T>(
             Err(error) => error,
         };
         let broke_down = error.downcast_ref().is_some_and(Ended::is_its_own_fault);
-        if !broke_down && !error.is::<Silent>() {
+        if !broke_down && !error.is::<Silent>() && !error.is::<TimerStands>() {
             return Err(error);
         }
         report(&format!("{error:#}\nnothing ran in it yet: once more"));
     }
     boot()
 }
+
+/// A processor of the machine has no time any more: it will not come back.
+#[derive(Debug)]
+pub(crate) struct TimerStands;
+
+impl fmt::Display for TimerStands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a timer in the lab's machine stands still")
+    }
+}
+
+impl std::error::Error for TimerStands {}
 
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -320,9 +336,10 @@ impl fmt::Display for Ended {
 impl std::error::Error for Ended {}
 
 impl Machine {
-    /// Fails with [`Ended`] if the emulator has.
+    /// Fails with [`Ended`] if the emulator has, and with [`TimerStands`].
     pub(crate) fn check(&mut self) -> Result<()> {
         match self.child.try_wait()? {
+            None if self.serial().contains(TIMER_STANDS) => Err(TimerStands.into()),
             None => Ok(()),
             Some(status) => Err(Ended {
                 status,
@@ -370,10 +387,14 @@ mod tests {
     use super::*;
 
     const SILENT: i32 = -1;
+    const STANDS: i32 = -2;
 
     fn failed(status: i32) -> anyhow::Error {
         if status == SILENT {
             return anyhow::Error::from(Silent(Duration::ZERO)).context("its logs");
+        }
+        if status == STANDS {
+            return anyhow::Error::from(TimerStands).context("its logs");
         }
         let status = ExitStatus::from_raw(status);
         let tails = String::new();
@@ -399,9 +420,31 @@ mod tests {
         assert_eq!(boots(&[]), (1, true));
         assert_eq!(boots(&[ABORTED]), (2, true));
         assert_eq!(boots(&[SILENT, ABORTED]), (3, true));
+        assert_eq!(boots(&[STANDS]), (2, true));
         assert_eq!(boots(&[ABORTED; 9]), (MOST_BOOTS, false));
         let refused = 1 << 8;
         assert_eq!(boots(&[refused]), (1, false));
+    }
+
+    #[test]
+    fn a_machine_whose_timer_stands_is_told_from_one_that_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = |line: &str| {
+            let log = folder.path().join("log");
+            fs::write(&log, line).unwrap();
+            let child = Command::new("sleep").arg("30").spawn().unwrap();
+            let errors = PathBuf::new();
+            let mut machine = Machine { child, log, errors };
+            let stands = machine
+                .check()
+                .is_err_and(|error| error.is::<TimerStands>());
+            machine.stop(Duration::ZERO);
+            stands
+        };
+        assert!(!said("[    1.0] rcu: up\r\n"));
+        assert!(said(
+            "[   48.3] rcu: \tPossible timer handling issue on cpu=1 timer-softirq=6\r\n"
+        ));
     }
 
     #[test]
