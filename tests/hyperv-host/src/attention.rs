@@ -16,8 +16,8 @@ use crate::options::Options;
 
 /// How long somebody waits for attention at most.
 const PERIOD: Duration = Duration::from_millis(5);
-/// How often to see whether the processor is still the guest's, in periods.
-const INSPECTION: u32 = 200;
+/// How often to see whether the processor is still the guest's.
+const INSPECTION: Duration = Duration::from_secs(1);
 
 /// What the processor's thread shall look at between two turns.
 #[derive(Default)]
@@ -115,7 +115,8 @@ pub fn run(options: Options) -> Result<End> {
         let _told = tell.send(live(&options, shared));
     })?;
     attention.guest.get_or_init(|| guest);
-    for period in 1u32.. {
+    let mut inspected = Instant::now();
+    loop {
         match end.recv_timeout(PERIOD) {
             Ok(end) => return end,
             Err(RecvTimeoutError::Disconnected) => bail!("the guest's thread panicked"),
@@ -128,7 +129,8 @@ pub fn run(options: Options) -> Result<End> {
         if attention.wish.swap(false, SeqCst) {
             attention.look.store(true, SeqCst);
         }
-        if period % INSPECTION == 0 {
+        if inspected.elapsed() >= INSPECTION {
+            inspected = Instant::now();
             attention.inspection.store(true, SeqCst);
         }
         // A signal that comes between two turns is lost: the next one will not be.
@@ -137,7 +139,6 @@ pub fn run(options: Options) -> Result<End> {
             attention.interrupt();
         }
     }
-    bail!("a guest that never ends")
 }
 
 fn live(options: &Options, attention: Arc<Attention>) -> Result<End> {
