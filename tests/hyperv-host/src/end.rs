@@ -14,12 +14,13 @@ pub enum End {
     /// The guest told of a crash by the crash MSRs; what it said.
     Crash(String),
     /// The processor shut down: a fault for which there was no handler. On AMD's
-    /// processors KVM has reset it by then, and the place is that of a reset.
+    /// processors KVM has reset it by then, and the place is that of a reset, but for
+    /// `rip` where Linux traced it.
     TripleFault(Place),
     /// The deadline came first.
     Stuck(Place),
-    /// The processor stands where the guest has no memory, twice in a row: a processor
-    /// that is not there any more (`docs/lab.md`), as one that is would have faulted.
+    /// The processor stands where the guest has no memory, twice in a row, or it shut
+    /// down in KVM's own code: one that is not the guest's any more (`docs/lab.md`).
     Lost(Place),
     /// KVM could not go on.
     Broken(String),

@@ -27,6 +27,7 @@ pub mod options;
 pub mod partition;
 pub mod pm;
 pub mod processor;
+mod trace;
 mod worker;
 
 pub use end::End;

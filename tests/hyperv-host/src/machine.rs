@@ -19,7 +19,7 @@ use crate::end::{End, Place};
 use crate::memory::Memory;
 use crate::options::Options;
 use crate::partition::{self, HYPERCALL_PORT, Partition};
-use crate::processor;
+use crate::{processor, trace};
 
 /// The synthetic MSRs: every access to one comes to us.
 const MSRS: u32 = 0x4000_0000;
@@ -185,7 +185,7 @@ impl Machine {
                 Ok(Some(End::Broken(format!("{what} at {}", self.place()))))
             }
             Then::End(end) => Ok(Some(end)),
-            Then::Fault => Ok(Some(End::TripleFault(self.place()))),
+            Then::Fault => Ok(Some(self.shut_down())),
             Then::Hypercall => self.hypercall(),
             Then::WriteMsr(index, value) => Ok(self.write_msr(index, value)),
         }
@@ -223,6 +223,17 @@ impl Machine {
             };
             // A local APIC that is off takes no messages: as on hardware.
             let _off = self.vm.signal_msi(message);
+        }
+    }
+
+    /// How a processor ended that shut down: the guest did something wrong, unless the
+    /// processor was not the guest's any more.
+    fn shut_down(&self) -> End {
+        let place = self.place();
+        match trace::shut_down_at() {
+            Some((true, rip)) => End::Lost(Place { rip, ..place }),
+            Some((false, rip)) => End::TripleFault(Place { rip, ..place }),
+            None => End::TripleFault(place),
         }
     }
 
