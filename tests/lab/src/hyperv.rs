@@ -56,10 +56,9 @@ pub(crate) fn exit(said: &str, console: &str) -> Exit {
         "exit code 0" => Exit::PowerOff,
         "exit code 10" => Exit::Reboot,
         _ => {
-            let words = console.lines().rev();
-            let last = words
-                .filter_map(|line| line.strip_prefix("hyperv-host: "))
-                .next();
+            // The guest may have been in the middle of a line.
+            let last = console.rsplit_once("hyperv-host: ");
+            let last = last.and_then(|(_, words)| words.lines().next());
             Exit::Other(last.unwrap_or(said).into())
         }
     }
@@ -105,7 +104,7 @@ mod tests {
             complained,
             Exit::Other("the host complains: unload twice".into())
         );
-        let stuck = exit("exit code 13", "x\nhyperv-host: goes on\n");
+        let stuck = exit("exit code 13", "x\nhyperv-host: y\nzhyperv-host: goes on\n");
         assert_eq!(stuck, Exit::Other("goes on".into()));
         assert_eq!(exit("signal 9", "x\n"), Exit::Other("signal 9".into()));
     }

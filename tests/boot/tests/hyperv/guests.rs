@@ -134,8 +134,9 @@ fn a_job_goes_on_in_another_boot() -> Result<()> {
         first.verify("verify disk=sda size=8M seed=5", data.file())?;
         first.begin("freeze image=sdb audit")?;
         let exit = first.guest.wait_exit(SOON)?;
-        ensure!(exit == Exit::PowerOff, "it ended with {exit:?}");
-        let frozen = Event::last(&first.guest.console().text(), "frozen").context("not frozen")?;
+        let console = first.guest.console().text();
+        ensure!(exit == Exit::PowerOff, "it ended with {exit:?}:\n{console}");
+        let frozen = Event::last(&console, "frozen").context("not frozen")?;
 
         let mut spec = GuestSpec::new("firn", Bench::elf()).with_cmdline("log=info -- crash");
         spec.disks = disks.to_vec();
