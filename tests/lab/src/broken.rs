@@ -1,7 +1,8 @@
 //! Guests that the emulator broke.
 //!
 //! QEMU's software emulation of SVM (10.0) now and then fails where a guest's turn
-//! ends or begins. Xen's dump of the triple fault that follows shows it:
+//! ends or begins. Xen's dump of the triple fault that follows shows it, and our own
+//! host on KVM tells it ([`Fault`]):
 //!
 //! - The turn ended twice: what is kept as the guest's registers are the
 //!   hypervisor's own. A guest cannot have Xen's code segment and an address of
@@ -35,13 +36,25 @@ impl std::error::Error for BrokenGuest {}
 const XENS_CODE: &str = "e008:[<ffff82d0";
 /// A guest's own code: its selector.
 const GUESTS_CODE: &str = "0008:[<";
-/// Instructions that end a turn: `vmmcall`, `vmcall`, `rdtsc`, `cpuid`.
-const TURN_ENDS: [&[u8]; 4] = [
+/// Instructions that end a turn: `vmmcall`, `vmcall`, `rdtsc`, `cpuid`, and on KVM
+/// `wrmsr`, `rdmsr`, `hlt`, `in` and `out`.
+const TURN_ENDS: [&[u8]; 11] = [
     &[0x0f, 1, 0xd9],
     &[0x0f, 1, 0xc1],
     &[0x0f, 0x31],
     &[0x0f, 0xa2],
+    &[0x0f, 0x30],
+    &[0x0f, 0x32],
+    &[0xf4],
+    &[0xec],
+    &[0xed],
+    &[0xee],
+    &[0xef],
 ];
+/// What a page begins with over which our Hyper-V host puts its own two bytes, an
+/// `out`: the hypercall page.
+const HYPERCALL_PAGE: &[u8] = &[0xb8, 2];
+const PAGE: u64 = 4096;
 
 /// What a guest's ELF says of its memory.
 #[derive(Default)]
@@ -80,13 +93,38 @@ impl Image {
             let length = behind.checked_sub(*start);
             let length = length.and_then(|length| usize::try_from(length).ok());
             let before = length.and_then(|length| bytes.get(..length));
-            before.is_some_and(|before| TURN_ENDS.iter().any(|end| before.ends_with(end)))
+            let called = behind % PAGE == 2;
+            before.is_some_and(|before| {
+                TURN_ENDS.iter().any(|end| before.ends_with(end))
+                    || called && before.ends_with(HYPERCALL_PAGE)
+            })
         })
     }
 
     fn is_data(&self, address: u64) -> bool {
         let within = |(start, end): &(u64, u64)| (*start..*end).contains(&address);
         self.data.iter().any(within)
+    }
+}
+
+/// How our Hyper-V host saw a guest end that did not end by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The registers were the hypervisor's own.
+    Lost,
+    /// The processor shut down before it carried out the instruction there. The
+    /// address of the fault is not known any more.
+    ShutDown(u64),
+}
+
+impl Fault {
+    /// Whether it is the emulator's, of a guest that runs this image. A guest that can
+    /// read its gates would have told of a fault.
+    pub(crate) fn is_emulators(self, image: &Image) -> bool {
+        match self {
+            Self::Lost => true,
+            Self::ShutDown(at) => image.ends_a_turn(at),
+        }
     }
 }
 
@@ -117,7 +155,7 @@ pub fn broken_by_emulator(xen_log: &str, image: &Image) -> Vec<u32> {
 }
 
 /// The number behind a mark.
-fn hex_behind(line: &str, mark: &str) -> Option<u64> {
+pub(crate) fn hex_behind(line: &str, mark: &str) -> Option<u64> {
     let (_, rest) = line.split_once(mark)?;
     let digits = rest.split(|c: char| !c.is_ascii_hexdigit()).next()?;
     u64::from_str_radix(digits, 16).ok()
@@ -133,7 +171,7 @@ fn triple_fault(line: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Image, broken_by_emulator};
+    use super::{Fault, Image, broken_by_emulator};
 
     const CODE: u64 = 0xffff_ffff_8010_0000;
     const DATA: u64 = 0xffff_ffff_8020_0000;
@@ -182,6 +220,20 @@ mod tests {
             + &dump(6, &own(0), DATA + 0x80)
             + &dump(7, &own(behind), DATA);
         assert_eq!(broken_by_emulator(&log, &image()), [1, 7]);
+    }
+
+    #[test]
+    fn a_shutdown_behind_the_end_of_a_turn_is_the_emulators() {
+        let mut image = image();
+        let page = CODE + 0x1000;
+        image.code.push((page - 1, vec![0xb8, 0xb8, 2, 0, 0xb8, 2]));
+        image.code.push((page + 0x1000, vec![0xee, 0xf4, 0x90]));
+        let ours = |at| !Fault::ShutDown(at).is_emulators(&image);
+        assert!(!ours(CODE + 4) && !ours(page + 2));
+        assert!(!ours(page + 0x1001) && !ours(page + 0x1002));
+        assert!(ours(CODE + 3) && ours(page + 1) && ours(page + 5) && ours(page + 0x1003));
+        assert!(ours(0xfff0));
+        assert!(Fault::Lost.is_emulators(&Image::default()));
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Guests of a lab: what to start, and a handle on one that runs.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use firn_lab_agent::Request;
 
+use crate::broken::Fault;
 use crate::cache::sha256;
 use crate::client::Client;
 use crate::complaints::Destroyed;
@@ -187,8 +187,8 @@ pub(crate) enum Kind {
     Kvm {
         process: u64,
         host: Host,
-        /// Where the lab counts guests whose processor was lost.
-        lost: Arc<AtomicUsize>,
+        /// Where the lab keeps the faults that ended guests.
+        faults: Arc<Mutex<Vec<Fault>>>,
     },
 }
 
@@ -268,7 +268,7 @@ impl Guest {
             kind: Kind::Kvm {
                 process,
                 host,
-                lost: Arc::clone(&lab.lost),
+                faults: Arc::clone(&lab.faults),
             },
         })
     }
@@ -309,17 +309,14 @@ impl Guest {
         came.with_context(|| format!("guest {}{}", self.name, self.hosts_view()))
     }
 
-    /// Whether the emulator lost its processor, and the host has told so. On Xen it
-    /// is Xen's log that tells ([`Lab::broke`]).
-    pub(crate) fn is_lost(&self) -> bool {
-        let ours = matches!(
-            self.kind,
+    /// Which fault ended it, as our Hyper-V host told.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        match self.kind {
             Kind::Kvm {
-                host: Host::HyperV,
-                ..
-            }
-        );
-        ours && hyperv::is_lost(self.console.ended().as_deref())
+                host: Host::HyperV, ..
+            } => hyperv::fault(&self.console.ended()?, &self.console.text()),
+            _ => None,
+        }
     }
 
     /// What the host knows of a guest that does not go on.
@@ -420,8 +417,9 @@ impl Drop for Guest {
                     let _gone = self.client.kill(tail);
                 }
             }
-            Kind::Kvm { lost, .. } => {
-                lost.fetch_add(self.is_lost().into(), SeqCst);
+            Kind::Kvm { faults, .. } => {
+                let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
+                faults.extend(self.fault());
             }
         }
     }

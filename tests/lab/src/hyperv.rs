@@ -1,5 +1,6 @@
 //! Guests of `firn-hyperv-host`, our own Hyper-V host on KVM.
 
+use crate::broken::{Fault, hex_behind};
 use crate::cache::sha256;
 use crate::guest::{Exit, Files, GuestSpec};
 use crate::monitor::Monitor;
@@ -7,8 +8,10 @@ use crate::monitor::Monitor;
 /// What the monitor says of a guest that broke a rule.
 const COMPLAINT: &str = "hyperv-host: complaint: ";
 
-/// How the monitor ends when the emulator below KVM lost a guest's processor.
+/// How the monitor ends when the emulator below KVM lost a guest's processor, and when
+/// the processor shut down.
 const LOST: &str = "exit code 15";
+const SHUT_DOWN: &str = "exit code 12";
 
 /// The monitor's command line for the guest; its console is standard input and
 /// output. A disk's letter is its unit; its name belongs to the disk, not to its
@@ -55,18 +58,26 @@ pub(crate) fn exit(said: &str, console: &str) -> Exit {
         }
         "exit code 0" => Exit::PowerOff,
         "exit code 10" => Exit::Reboot,
-        _ => {
-            // The guest may have been in the middle of a line.
-            let last = console.rsplit_once("hyperv-host: ");
-            let last = last.and_then(|(_, words)| words.lines().next());
-            Exit::Other(last.unwrap_or(said).into())
-        }
+        _ => Exit::Other(last_words(console).unwrap_or(said).into()),
     }
 }
 
-/// Whether the monitor ended because there was no processor any more.
-pub(crate) fn is_lost(said: Option<&str>) -> bool {
-    said == Some(LOST)
+/// What the monitor said last; the guest may have been in the middle of a line.
+fn last_words(console: &str) -> Option<&str> {
+    let (_, words) = console.rsplit_once("hyperv-host: ")?;
+    words.lines().next()
+}
+
+/// Which fault ended the guest, if one did.
+pub(crate) fn fault(said: &str, console: &str) -> Option<Fault> {
+    match said {
+        LOST => Some(Fault::Lost),
+        SHUT_DOWN => {
+            let rip = hex_behind(last_words(console)?, "rip 0x")?;
+            Some(Fault::ShutDown(rip))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -110,8 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_processor_is_told_from_one_that_goes_on() {
-        assert!(is_lost(Some("exit code 15")));
-        assert!(!is_lost(Some("exit code 13")) && !is_lost(None));
+    fn a_fault_is_told_from_other_ends() {
+        let shut = "firn-rehyperv-host: the guest's processor shut down at rip 0x1f2, rsp 0x0\n";
+        assert_eq!(fault("exit code 15", ""), Some(Fault::Lost));
+        assert_eq!(fault("exit code 12", shut), Some(Fault::ShutDown(0x1f2)));
+        for other in [fault("exit code 12", ""), fault("exit code 13", shut)] {
+            assert_eq!(other, None);
+        }
     }
 }

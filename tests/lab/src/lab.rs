@@ -2,13 +2,13 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::broken::{Image, broken_by_emulator};
+use crate::broken::{Fault, Image, broken_by_emulator};
 use crate::cache::{Cache, RunFolder};
 use crate::client::{Client, Output};
 use crate::complaints::Destroyed;
@@ -37,8 +37,8 @@ pub struct Lab {
     next: AtomicU32,
     /// Domains that were destroyed by their [`Guest`].
     pub(crate) destroyed: Destroyed,
-    /// Guests on Hyper-V, ended by now, whose processor the emulator lost.
-    pub(crate) lost: Arc<AtomicUsize>,
+    /// The faults that ended guests on Hyper-V, of those that were dropped.
+    pub(crate) faults: Arc<Mutex<Vec<Fault>>>,
     run: RunFolder,
 }
 
@@ -91,7 +91,7 @@ impl Lab {
             boot_time: start.elapsed(),
             next: AtomicU32::new(1),
             destroyed: Destroyed::default(),
-            lost: Arc::default(),
+            faults: Arc::default(),
             run,
         })
     }
@@ -131,7 +131,7 @@ impl Lab {
             boot_time: start.elapsed(),
             next: AtomicU32::new(1),
             destroyed: Destroyed::default(),
-            lost: Arc::default(),
+            faults: Arc::default(),
             run,
         })
     }
@@ -240,25 +240,27 @@ impl Lab {
     }
 
     /// How many guests the emulator broke so far, if all run this ELF: their failures
-    /// are not theirs. Guests on Hyper-V are counted once they are dropped.
+    /// are not theirs. Guests on Hyper-V are counted once they are dropped. Without the
+    /// ELF some of them are not known.
     #[must_use]
     pub fn broken(&self, elf: &Path) -> usize {
-        self.broken_domains(elf).len() + self.lost.load(Ordering::SeqCst)
+        let image = Image::read(elf).unwrap_or_default();
+        let domains = broken_by_emulator(&self.xen_log(), &image).len();
+        let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let faults = faults.iter().filter(|fault| fault.is_emulators(&image));
+        domains + faults.count()
     }
 
     /// Whether the emulator broke this guest, which runs this ELF.
     #[must_use]
     pub fn broke(&self, guest: &Guest, elf: &Path) -> bool {
-        match guest.domain() {
-            Some(domain) => self.broken_domains(elf).contains(&domain),
-            None => guest.is_lost(),
-        }
-    }
-
-    /// Without the ELF some of them are not known.
-    fn broken_domains(&self, elf: &Path) -> Vec<u32> {
         let image = Image::read(elf).unwrap_or_default();
-        broken_by_emulator(&self.xen_log(), &image)
+        match guest.domain() {
+            Some(domain) => broken_by_emulator(&self.xen_log(), &image).contains(&domain),
+            None => guest
+                .fault()
+                .is_some_and(|fault| fault.is_emulators(&image)),
+        }
     }
 
     /// dom0's (or the KVM host's) kernel log.
