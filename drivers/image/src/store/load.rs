@@ -181,8 +181,7 @@ impl<D: Device> Store<D> {
             codec,
             loaded: Loaded::default(),
         };
-        let pages = table.header.pages as usize;
-        self.begin(into.map(|target| &target.memory), pages).await?;
+        self.begin(into.map(|target| &target.memory)).await?;
         let outcome = self.read_all(&mut reader).await;
         self.end(outcome).await?;
         Ok(reader.loaded)
@@ -244,7 +243,7 @@ impl<D: Device> Store<D> {
             reader.left[index as usize] = runs as u8;
             self.ask_in_place(table, entry, place, purpose).await?;
         } else {
-            let Some(lane) = self.io.idle(1, self.used_lanes()) else {
+            let Some(lane) = self.io.idle(1, self.own_lanes()) else {
                 return Ok(false);
             };
             reader.left[index as usize] = 1;

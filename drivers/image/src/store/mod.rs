@@ -78,11 +78,6 @@ const MAX_STAGING: usize = 32;
 /// and maps and unmaps all beyond that with each request, which takes longer than
 /// the request itself.
 const MAPPED_STAGING: usize = 4;
-/// The host maps each page of a lane when it first sees it. For so many pages of
-/// memory one more lane is worth that...
-const LANE_PAYS: usize = 32 * CHUNK_PAGES;
-/// ...and less than two leave either end idle.
-const FEWEST_MAPPED: usize = 2;
 
 /// A page copied out of shared memory, to be looked at.
 type Page = [u64; PAGE / 8];
@@ -99,8 +94,6 @@ pub struct Store<D: Device> {
     scratch: Region,
     /// Lanes for whole chunks; they follow the block lane.
     staging: usize,
-    /// How many of them the step under way uses.
-    used: usize,
     /// The memory goes through these lanes, too: they stay mapped.
     mapped: bool,
     page: Box<Page>,
@@ -137,7 +130,6 @@ impl<D: Device> Store<D> {
             io,
             scratch,
             staging,
-            used: staging,
             mapped,
             page: Box::new([0; PAGE / 8]),
         })
@@ -160,7 +152,6 @@ impl<D: Device> Store<D> {
             io,
             scratch,
             staging: 0,
-            used: 0,
             mapped: true,
             page: Box::new([0; PAGE / 8]),
         })
@@ -277,30 +268,21 @@ impl<D: Device> Store<D> {
         self.io.settle(what).await?;
         let bytes = (area.sectors.saturating_mul(SECTOR) / PAGE as u64).min(CHUNK_PAGES as u64);
         let span = area.span(0, bytes as usize * PAGE);
-        for lane in 1..=self.lanes_for(pages) {
+        for lane in 1..=self.staging.min(pages.div_ceil(CHUNK_PAGES)) {
             let purpose = Purpose { what, tag: 0 };
             self.io.send(lane, Op::Read, span, purpose).await?;
         }
         self.io.settle(what).await
     }
 
-    /// How many lanes so many pages of memory are worth.
-    fn lanes_for(&self, pages: usize) -> usize {
-        match self.mapped {
-            true => self.staging.min((pages / LANE_PAYS).max(FEWEST_MAPPED)),
-            false => self.staging,
-        }
-    }
-
-    /// Before a step that moves `pages` of the memory: what an earlier one left is
-    /// over, and there are lanes for all of it.
-    async fn begin(&mut self, memory: Option<&Region>, pages: usize) -> Result<(), Error> {
+    /// Before a step that moves the memory: what an earlier one left is over, and there
+    /// are lanes for all of it.
+    async fn begin(&mut self, memory: Option<&Region>) -> Result<(), Error> {
         if self.staging == 0 {
             return Err(Error::Memory("too little scratch memory"));
         }
         let _ = self.io.settle("waiting for earlier requests").await;
         self.io.remove(self.own_lanes());
-        self.used = self.lanes_for(pages);
         match memory {
             _ if self.mapped => Ok(()),
             Some(memory) => self.io.add(DEPTH, |_| memory.alias()),
@@ -319,11 +301,6 @@ impl<D: Device> Store<D> {
         }
         self.io.remove(self.own_lanes());
         outcome.and_then(|value| settled.map(|()| value))
-    }
-
-    /// The end of the lanes for chunks that the step under way uses.
-    const fn used_lanes(&self) -> usize {
-        1 + self.used
     }
 
     /// The lanes that live as long as the store; those of the memory follow.

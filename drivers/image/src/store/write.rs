@@ -73,7 +73,7 @@ impl<D: Device> Store<D> {
             self.empty_headers(&plan.area).await?;
             plan.format_first = false;
         }
-        self.begin(Some(source.memory), source.pages()).await?;
+        self.begin(Some(source.memory)).await?;
         let outcome = self.chunks(plan, source).await;
         let written = self.end(outcome).await?;
         plan.header.pages = written.pages;
@@ -96,7 +96,7 @@ impl<D: Device> Store<D> {
                 },
             };
             let lane = match plan.codec.is_none() && self.mapped {
-                true => Some(self.lane(1, self.used_lanes()).await?),
+                true => Some(self.lane(1, self.own_lanes()).await?),
                 false => None,
             };
             let seal = seal.as_ref();
@@ -170,14 +170,14 @@ impl<D: Device> Store<D> {
                 written.staged += 1;
             }
             (Some(codec), None) => {
-                let lane = self.lane(1, self.used_lanes()).await?;
+                let lane = self.lane(1, self.own_lanes()).await?;
                 let bytes = &codec.coded[..entry.stored as usize];
                 fill(&self.io.memory(lane), bytes, entry.padded() as usize);
                 self.send_staged(plan, lane, place, entry).await?;
                 written.staged += 1;
             }
             (None, None) if entry.runs().count() > MAX_RUNS => {
-                let lane = self.lane(1, self.used_lanes()).await?;
+                let lane = self.lane(1, self.own_lanes()).await?;
                 gather(memory, chunk, &self.io.memory(lane));
                 self.send_staged(plan, lane, place, entry).await?;
                 written.staged += 1;
