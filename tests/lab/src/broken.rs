@@ -36,13 +36,15 @@ impl std::error::Error for BrokenGuest {}
 const XENS_CODE: &str = "e008:[<ffff82d0";
 /// A guest's own code: its selector.
 const GUESTS_CODE: &str = "0008:[<";
-/// Instructions that end a turn: `vmmcall`, `vmcall`, `rdtsc`, `cpuid`, and on KVM
-/// `wrmsr`, `rdmsr`, `hlt`, `in` and `out`.
-const TURN_ENDS: [&[u8]; 11] = [
+/// Instructions that end a turn: `vmmcall`, `vmcall`, `rdtsc`, `cpuid`.
+const TURN_ENDS: [&[u8]; 4] = [
     &[0x0f, 1, 0xd9],
     &[0x0f, 1, 0xc1],
     &[0x0f, 0x31],
     &[0x0f, 0xa2],
+];
+/// Those that do so on KVM besides: `wrmsr`, `rdmsr`, `hlt`, `in` and `out`.
+const TURN_ENDS_ON_KVM: [&[u8]; 7] = [
     &[0x0f, 0x30],
     &[0x0f, 0x32],
     &[0xf4],
@@ -89,15 +91,21 @@ impl Image {
     }
 
     fn ends_a_turn(&self, behind: u64) -> bool {
+        self.ends_with(behind, &TURN_ENDS)
+    }
+
+    fn ends_a_turn_on_kvm(&self, behind: u64) -> bool {
+        let called = behind % PAGE == 2 && self.ends_with(behind, &[HYPERCALL_PAGE]);
+        called || self.ends_a_turn(behind) || self.ends_with(behind, &TURN_ENDS_ON_KVM)
+    }
+
+    /// Whether the code in front of this place ends with one of these.
+    fn ends_with(&self, behind: u64, ends: &[&[u8]]) -> bool {
         self.code.iter().any(|(start, bytes)| {
             let length = behind.checked_sub(*start);
             let length = length.and_then(|length| usize::try_from(length).ok());
             let before = length.and_then(|length| bytes.get(..length));
-            let called = behind % PAGE == 2;
-            before.is_some_and(|before| {
-                TURN_ENDS.iter().any(|end| before.ends_with(end))
-                    || called && before.ends_with(HYPERCALL_PAGE)
-            })
+            before.is_some_and(|before| ends.iter().any(|end| before.ends_with(end)))
         })
     }
 
@@ -123,7 +131,7 @@ impl Fault {
     pub(crate) fn is_emulators(self, image: &Image) -> bool {
         match self {
             Self::Lost => true,
-            Self::ShutDown(at) => image.ends_a_turn(at),
+            Self::ShutDown(at) => image.ends_a_turn_on_kvm(at),
         }
     }
 }

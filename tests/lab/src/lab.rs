@@ -290,10 +290,11 @@ impl Lab {
         Ok(())
     }
 
-    /// Fails if the lab's emulator has ended, with the end of its logs.
+    /// Fails if the lab's emulator has ended, with the end of its logs, or if a
+    /// processor's timer in its machine stands still.
     ///
     /// # Errors
-    /// It has ended.
+    /// One of these.
     pub fn check(&self) -> Result<()> {
         self.machine().check()
     }
