@@ -7,9 +7,11 @@
 //! - The turn ended twice: what is kept as the guest's registers are the
 //!   hypervisor's own. A guest cannot have Xen's code segment and an address of
 //!   Xen's image.
-//! - The turn began on pages that are not the guest's: it stopped right behind an
-//!   instruction that had ended its last turn, and could not even read its own
-//!   data, where the gates are through which it would tell of a fault.
+//! - The turn began on pages that are not the guest's: it stopped where its last
+//!   turn had ended, and could not even read the gates through which it would tell of
+//!   a fault. On Xen that can be anywhere in its code, as interrupts end turns, too;
+//!   the dump has the address that it could not read. On KVM, where it has not, the
+//!   guest stopped right behind an instruction that had ended its turn.
 //!
 //! It happens more often on a busy machine.
 
@@ -36,15 +38,13 @@ impl std::error::Error for BrokenGuest {}
 const XENS_CODE: &str = "e008:[<ffff82d0";
 /// A guest's own code: its selector.
 const GUESTS_CODE: &str = "0008:[<";
-/// Instructions that end a turn: `vmmcall`, `vmcall`, `rdtsc`, `cpuid`.
-const TURN_ENDS: [&[u8]; 4] = [
+/// Instructions that end a turn on KVM: `vmmcall`, `vmcall`, `rdtsc`, `cpuid`, `wrmsr`,
+/// `rdmsr`, `hlt`, `in` and `out`.
+const TURN_ENDS: [&[u8]; 11] = [
     &[0x0f, 1, 0xd9],
     &[0x0f, 1, 0xc1],
     &[0x0f, 0x31],
     &[0x0f, 0xa2],
-];
-/// Those that do so on KVM besides: `wrmsr`, `rdmsr`, `hlt`, `in` and `out`.
-const TURN_ENDS_ON_KVM: [&[u8]; 7] = [
     &[0x0f, 0x30],
     &[0x0f, 0x32],
     &[0xf4],
@@ -57,6 +57,8 @@ const TURN_ENDS_ON_KVM: [&[u8]; 7] = [
 /// `out`: the hypercall page.
 const HYPERCALL_PAGE: &[u8] = &[0xb8, 2];
 const PAGE: u64 = 4096;
+/// Bytes of a gate, which is where a multiple of them is (Intel SDM 3A, 6.14.1).
+const GATE: u64 = 16;
 
 /// What a guest's ELF says of its memory.
 #[derive(Default)]
@@ -91,12 +93,8 @@ impl Image {
     }
 
     fn ends_a_turn(&self, behind: u64) -> bool {
-        self.ends_with(behind, &TURN_ENDS)
-    }
-
-    fn ends_a_turn_on_kvm(&self, behind: u64) -> bool {
         let called = behind % PAGE == 2 && self.ends_with(behind, &[HYPERCALL_PAGE]);
-        called || self.ends_a_turn(behind) || self.ends_with(behind, &TURN_ENDS_ON_KVM)
+        called || self.ends_with(behind, &TURN_ENDS)
     }
 
     /// Whether the code in front of this place ends with one of these.
@@ -109,9 +107,16 @@ impl Image {
         })
     }
 
-    fn is_data(&self, address: u64) -> bool {
+    fn is_code(&self, address: u64) -> bool {
+        let offset = |start: &u64| usize::try_from(address.wrapping_sub(*start)).ok();
+        let within =
+            |(start, bytes): &(u64, Vec<u8>)| offset(start).is_some_and(|at| at < bytes.len());
+        self.code.iter().any(within)
+    }
+
+    fn can_be_gate(&self, address: u64) -> bool {
         let within = |(start, end): &(u64, u64)| (*start..*end).contains(&address);
-        self.data.iter().any(within)
+        address.is_multiple_of(GATE) && self.data.iter().any(within)
     }
 }
 
@@ -131,7 +136,7 @@ impl Fault {
     pub(crate) fn is_emulators(self, image: &Image) -> bool {
         match self {
             Self::Lost => true,
-            Self::ShutDown(at) => image.ends_a_turn_on_kvm(at),
+            Self::ShutDown(at) => image.ends_a_turn(at),
         }
     }
 }
@@ -155,8 +160,9 @@ pub fn broken_by_emulator(xen_log: &str, image: &Image) -> Vec<u32> {
             }
         } else if let Some(fault) = hex_behind(line, "cr2: ") {
             let stopped_at = stopped_at.take();
-            let at_turn = stopped_at.is_some_and(|at| image.ends_a_turn(at));
-            broken.extend(dumped.take().filter(|_| at_turn && image.is_data(fault)));
+            let in_code = stopped_at.is_some_and(|at| image.is_code(at));
+            let no_gate = in_code && image.can_be_gate(fault);
+            broken.extend(dumped.take().filter(|_| no_gate));
         }
     }
     broken
@@ -216,18 +222,19 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_lost_its_pages_behind_the_end_of_a_turn_was_broken() {
-        let behind = CODE + 4;
-        let log = dump(1, &own(behind), DATA + 0x80)
-            // Its data is there: it did something wrong itself.
-            + &dump(2, &own(behind), DATA - 1)
-            + &dump(3, &own(behind), DATA + 0x1000)
-            // Nothing had ended its turn there.
-            + &dump(4, &own(behind - 1), DATA + 0x80)
-            + &dump(5, &own(CODE), DATA + 0x80)
-            + &dump(6, &own(0), DATA + 0x80)
-            + &dump(7, &own(behind), DATA);
-        assert_eq!(broken_by_emulator(&log, &image()), [1, 7]);
+    fn a_guest_that_could_not_read_its_gates_was_broken() {
+        let log = dump(1, &own(CODE + 4), DATA + 0x80)
+            // Its gates are there: it did something wrong itself.
+            + &dump(2, &own(CODE + 4), DATA - 0x10)
+            + &dump(3, &own(CODE + 4), DATA + 0x1000)
+            + &dump(4, &own(CODE + 4), DATA + 0x88)
+            // It had gone astray.
+            + &dump(5, &own(CODE - 1), DATA + 0x80)
+            + &dump(6, &own(CODE + 6), DATA + 0x80)
+            + &dump(7, &own(0), DATA + 0x80)
+            + &dump(8, &own(CODE), DATA)
+            + &dump(9, &own(CODE + 5), DATA + 0xff0);
+        assert_eq!(broken_by_emulator(&log, &image()), [1, 8, 9]);
     }
 
     #[test]
