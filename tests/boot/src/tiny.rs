@@ -45,6 +45,14 @@ impl Code {
             .raw(&[0x0f, 0x30])
     }
 
+    /// `mov dword [at], value`
+    #[must_use]
+    pub fn put(self, at: u32, value: u32) -> Self {
+        self.raw(&[0xc7, 0x04, 0x25])
+            .raw(&at.to_le_bytes())
+            .raw(&value.to_le_bytes())
+    }
+
     /// `mov ecx, index; rdmsr`
     #[must_use]
     pub fn rdmsr(self, index: u32) -> Self {

@@ -20,7 +20,8 @@ pub enum End {
     /// The deadline came first.
     Stuck(Place),
     /// The processor stands where the guest has no memory, twice in a row, or it shut
-    /// down in KVM's own code: one that is not the guest's any more (`docs/lab.md`).
+    /// down though the guest has gates to tell of a fault by: one that is not the
+    /// guest's any more (`docs/lab.md`).
     Lost(Place),
     /// KVM could not go on.
     Broken(String),

@@ -4,8 +4,10 @@ use std::fs::File;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use firn_block::shm::Region;
 use kvm_bindings::{
-    KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X86_USER_SPACE_MSR, Msrs, kvm_enable_cap, kvm_msi, kvm_msr_entry,
+    KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X86_USER_SPACE_MSR, Msrs, kvm_enable_cap, kvm_msi,
+    kvm_msr_entry, kvm_sregs,
 };
 use kvm_ioctls::{
     Cap, Kvm, MsrExitReason, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuExit,
@@ -36,6 +38,10 @@ const MTRRS: [(u32, u64); 3] = [
 const MSI_ADDRESS: u32 = 0xfee0_0000;
 /// Pins of the I/O APIC that there is none of.
 const NO_PINS: u64 = 24;
+/// Where in a table of gates that for double faults is, and the bit of its first word
+/// that says it is there (Intel SDM 3A, 6.14.1).
+const DOUBLE_FAULT: u64 = 8 * 16;
+const PRESENT: u64 = 1 << 47;
 
 /// A machine with one guest.
 pub struct Machine {
@@ -48,6 +54,9 @@ pub struct Machine {
     typed: Vec<u8>,
     /// Where the processor stood without memory when it was inspected last.
     lost_at: Option<Place>,
+    memory: Region,
+    /// The system registers of a processor that stood in the guest's memory.
+    seen: Option<kvm_sregs>,
 }
 
 /// What an exit asks for once the processor's page is free again.
@@ -93,6 +102,8 @@ impl Machine {
             attention,
             typed: Vec::new(),
             lost_at: None,
+            memory: memory.region().alias(),
+            seen: None,
         })
     }
 
@@ -206,6 +217,9 @@ impl Machine {
     }
 
     fn write_msr(&mut self, index: u32, value: u64) -> Option<End> {
+        if self.seen.is_none() {
+            self.seen = self.vcpu.get_sregs().ok();
+        }
         self.partition.tick();
         let vcpu = &self.vcpu;
         let crash = self.partition.write_msr(index, value, || guest_tsc(vcpu));
@@ -226,15 +240,33 @@ impl Machine {
         }
     }
 
-    /// How a processor ended that shut down: the guest did something wrong, unless the
-    /// processor was not the guest's any more.
+    /// How a processor ended that shut down: the guest did something wrong, unless it
+    /// would have told of a fault.
     fn shut_down(&self) -> End {
         let place = self.place();
-        match trace::shut_down_at() {
-            Some((true, rip)) => End::Lost(Place { rip, ..place }),
-            Some((false, rip)) => End::TripleFault(Place { rip, ..place }),
-            None => End::TripleFault(place),
+        let rip = trace::shut_down_at().unwrap_or(place.rip);
+        let place = Place { rip, ..place };
+        match self.has_gates() {
+            true => End::Lost(place),
+            false => End::TripleFault(place),
         }
+    }
+
+    /// Whether the guest's gate for double faults is there, by the tables that it was
+    /// seen to use. Takes the processor back to these.
+    fn has_gates(&self) -> bool {
+        let Some(seen) = self.seen else {
+            return false;
+        };
+        let translate = || {
+            let long_enough = u64::from(seen.idt.limit) >= DOUBLE_FAULT + 15;
+            self.vcpu.set_sregs(&seen).ok().filter(|()| long_enough)?;
+            let gate = seen.idt.base.wrapping_add(DOUBLE_FAULT);
+            let at = self.vcpu.translate_gva(gate).ok()?;
+            let at = usize::try_from(at.physical_address).ok()?;
+            (at < self.memory.len() && at.is_multiple_of(8)).then_some(at)
+        };
+        translate().is_some_and(|at| self.memory.read::<u64>(at) & PRESENT != 0)
     }
 
     /// Where the processor is, if that has not been the guest's memory twice in a row.
@@ -243,8 +275,12 @@ impl Machine {
             return None;
         }
         let place = self.place();
-        let code = self.vcpu.get_sregs().ok()?.cs.base.wrapping_add(place.rip);
+        let system = self.vcpu.get_sregs().ok()?;
+        let code = system.cs.base.wrapping_add(place.rip);
         let nowhere = self.vcpu.translate_gva(code).is_ok_and(|at| at.valid == 0);
+        if !nowhere {
+            self.seen = Some(system);
+        }
         let before = self.lost_at.take();
         self.lost_at = Some(place).filter(|_| nowhere);
         self.lost_at.filter(|_| before == self.lost_at)

@@ -1,13 +1,13 @@
 //! Guests of a lab: what to start, and a handle on one that runs.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use firn_lab_agent::Request;
 
-use crate::broken::Fault;
 use crate::cache::sha256;
 use crate::client::Client;
 use crate::complaints::Destroyed;
@@ -187,8 +187,8 @@ pub(crate) enum Kind {
     Kvm {
         process: u64,
         host: Host,
-        /// Where the lab keeps the faults that ended guests.
-        faults: Arc<Mutex<Vec<Fault>>>,
+        /// Where the lab counts those whose processor the emulator lost.
+        lost: Arc<AtomicUsize>,
     },
 }
 
@@ -268,7 +268,7 @@ impl Guest {
             kind: Kind::Kvm {
                 process,
                 host,
-                faults: Arc::clone(&lab.faults),
+                lost: Arc::clone(&lab.lost),
             },
         })
     }
@@ -309,14 +309,20 @@ impl Guest {
         came.with_context(|| format!("guest {}{}", self.name, self.hosts_view()))
     }
 
-    /// Which fault ended it, as our Hyper-V host told.
-    pub(crate) fn fault(&self) -> Option<Fault> {
-        match self.kind {
+    /// Whether the emulator lost its processor, as our Hyper-V host told.
+    pub(crate) fn is_lost(&self) -> bool {
+        let on_hyperv = matches!(
+            self.kind,
             Kind::Kvm {
-                host: Host::HyperV, ..
-            } => hyperv::fault(&self.console.ended()?, &self.console.text()),
-            _ => None,
-        }
+                host: Host::HyperV,
+                ..
+            }
+        );
+        on_hyperv
+            && self
+                .console
+                .ended()
+                .is_some_and(|said| hyperv::is_lost(&said))
     }
 
     /// What the host knows of a guest that does not go on.
@@ -417,9 +423,8 @@ impl Drop for Guest {
                     let _gone = self.client.kill(tail);
                 }
             }
-            Kind::Kvm { faults, .. } => {
-                let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
-                faults.extend(self.fault());
+            Kind::Kvm { lost, .. } => {
+                lost.fetch_add(usize::from(self.is_lost()), Relaxed);
             }
         }
     }

@@ -1,6 +1,5 @@
 //! Guests of `firn-hyperv-host`, our own Hyper-V host on KVM.
 
-use crate::broken::{Fault, hex_behind};
 use crate::cache::sha256;
 use crate::guest::{Exit, Files, GuestSpec};
 use crate::monitor::Monitor;
@@ -8,10 +7,8 @@ use crate::monitor::Monitor;
 /// What the monitor says of a guest that broke a rule.
 const COMPLAINT: &str = "hyperv-host: complaint: ";
 
-/// How the monitor ends when the emulator below KVM lost a guest's processor, and when
-/// the processor shut down.
+/// How the monitor ends when the emulator below KVM lost a guest's processor.
 const LOST: &str = "exit code 15";
-const SHUT_DOWN: &str = "exit code 12";
 
 /// The monitor's command line for the guest; its console is standard input and
 /// output. A disk's letter is its unit; its name belongs to the disk, not to its
@@ -68,16 +65,9 @@ fn last_words(console: &str) -> Option<&str> {
     words.lines().next()
 }
 
-/// Which fault ended the guest, if one did.
-pub(crate) fn fault(said: &str, console: &str) -> Option<Fault> {
-    match said {
-        LOST => Some(Fault::Lost),
-        SHUT_DOWN => {
-            let rip = hex_behind(last_words(console)?, "rip 0x")?;
-            Some(Fault::ShutDown(rip))
-        }
-        _ => None,
-    }
+/// Whether the emulator lost the guest's processor, by how the monitor ended.
+pub(crate) fn is_lost(said: &str) -> bool {
+    said == LOST
 }
 
 #[cfg(test)]
@@ -118,15 +108,5 @@ mod tests {
         let stuck = exit("exit code 13", "x\nhyperv-host: y\nzhyperv-host: goes on\n");
         assert_eq!(stuck, Exit::Other("goes on".into()));
         assert_eq!(exit("signal 9", "x\n"), Exit::Other("signal 9".into()));
-    }
-
-    #[test]
-    fn a_fault_is_told_from_other_ends() {
-        let shut = "firn-rehyperv-host: the guest's processor shut down at rip 0x1f2, rsp 0x0\n";
-        assert_eq!(fault("exit code 15", ""), Some(Fault::Lost));
-        assert_eq!(fault("exit code 12", shut), Some(Fault::ShutDown(0x1f2)));
-        for other in [fault("exit code 12", ""), fault("exit code 13", shut)] {
-            assert_eq!(other, None);
-        }
     }
 }

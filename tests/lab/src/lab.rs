@@ -2,13 +2,13 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::broken::{Fault, Image, broken_by_emulator};
+use crate::broken::{Image, broken_by_emulator};
 use crate::cache::{Cache, RunFolder};
 use crate::client::{Client, Output};
 use crate::complaints::Destroyed;
@@ -37,8 +37,8 @@ pub struct Lab {
     next: AtomicU32,
     /// Domains that were destroyed by their [`Guest`].
     pub(crate) destroyed: Destroyed,
-    /// The faults that ended guests on Hyper-V, of those that were dropped.
-    pub(crate) faults: Arc<Mutex<Vec<Fault>>>,
+    /// Guests on Hyper-V, of those that were dropped, whose processor the emulator lost.
+    pub(crate) lost: Arc<AtomicUsize>,
     run: RunFolder,
 }
 
@@ -91,7 +91,7 @@ impl Lab {
             boot_time: start.elapsed(),
             next: AtomicU32::new(1),
             destroyed: Destroyed::default(),
-            faults: Arc::default(),
+            lost: Arc::default(),
             run,
         })
     }
@@ -131,7 +131,7 @@ impl Lab {
             boot_time: start.elapsed(),
             next: AtomicU32::new(1),
             destroyed: Destroyed::default(),
-            faults: Arc::default(),
+            lost: Arc::default(),
             run,
         })
     }
@@ -246,21 +246,17 @@ impl Lab {
     pub fn broken(&self, elf: &Path) -> usize {
         let image = Image::read(elf).unwrap_or_default();
         let domains = broken_by_emulator(&self.xen_log(), &image).len();
-        let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        let faults = faults.iter().filter(|fault| fault.is_emulators(&image));
-        domains + faults.count()
+        domains + self.lost.load(Relaxed)
     }
 
     /// Whether the emulator broke this guest, which runs this ELF.
     #[must_use]
     pub fn broke(&self, guest: &Guest, elf: &Path) -> bool {
+        let Some(domain) = guest.domain() else {
+            return guest.is_lost();
+        };
         let image = Image::read(elf).unwrap_or_default();
-        match guest.domain() {
-            Some(domain) => broken_by_emulator(&self.xen_log(), &image).contains(&domain),
-            None => guest
-                .fault()
-                .is_some_and(|fault| fault.is_emulators(&image)),
-        }
+        broken_by_emulator(&self.xen_log(), &image).contains(&domain)
     }
 
     /// dom0's (or the KVM host's) kernel log.
@@ -325,7 +321,7 @@ impl Lab {
 
     /// A number that was not given before.
     pub(crate) fn next_number(&self) -> u32 {
-        self.next.fetch_add(1, Ordering::Relaxed)
+        self.next.fetch_add(1, Relaxed)
     }
 
     fn machine(&self) -> std::sync::MutexGuard<'_, Machine> {

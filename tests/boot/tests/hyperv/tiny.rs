@@ -102,6 +102,29 @@ fn a_fault_without_a_handler_is_told() -> Result<()> {
 }
 
 #[test]
+fn who_shuts_down_in_spite_of_gates_was_not_the_guest() -> Result<()> {
+    again(Host::HyperV, || {
+        const GATES: u32 = 0x20_0000;
+        let shut_down = |flags| {
+            // lidt [GATES + 0x1000], which tells of nine gates; the last leads nowhere.
+            let load = [0x0f, 0x01, 0x1c, 0x25, 0x00, 0x10, 0x20, 0x00];
+            let code = Code::default()
+                .put(GATES + 8 * 16 + 4, flags)
+                .put(GATES + 0x1000, 9 * 16 - 1 + (GATES << 16))
+                .put(GATES + 0x1004, GATES >> 16)
+                .raw(&load);
+            // Who it is: the host sees its tables. ud2
+            code.wrmsr(0x4000_0000, 1).raw(&[0x0f, 0x0b]).breaks(&[])
+        };
+        let why = shut_down(0x8e00)?;
+        ensure!(why.contains("the emulator lost"), "{why}");
+        let why = shut_down(0x0e00)?;
+        ensure!(why.contains("processor shut down at"), "{why}");
+        Ok(())
+    })
+}
+
+#[test]
 fn a_guest_that_goes_on_is_stopped() -> Result<()> {
     again(Host::HyperV, || {
         // hlt, for ever: interrupts are off. Long enough to be inspected twice.
