@@ -4,6 +4,10 @@
 //! taking back may fail while the other side has the page mapped, and then the
 //! page must not be used for anything else. Such references go on a deferred
 //! list, with a warning that names them; the page itself is given up.
+//!
+//! A reference that was told to a backend outlives its grant: a backend that was busy
+//! may yet come and map it, and must not find another page there. So where a backend
+//! was not waited for, its references are [set aside](Reuse::AfterDevice).
 
 use crate::hal::{Fixed, Hal};
 use crate::hypercall::Hypercall;
@@ -104,6 +108,18 @@ enum EntryState {
     Free,
     Live,
     Deferred,
+    /// Not in force, and not free before this device's backend has let go.
+    SetAside(u32),
+}
+
+/// When a reference may stand for another page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// Nobody will look it up any more.
+    Now,
+    /// When the backend of this virtual device has let go ([`Grants::free_set_aside`]):
+    /// it was told of the reference, and has not said that it is done with it.
+    AfterDevice(u32),
 }
 
 #[derive(Default)]
@@ -249,7 +265,7 @@ impl Grants {
         if !self.revoke(reference) {
             return Err(StillMapped(reference));
         }
-        self.release(reference);
+        self.release(reference, Reuse::Now);
         Ok(())
     }
 
@@ -268,13 +284,36 @@ impl Grants {
         false
     }
 
-    fn release(&self, reference: GrantRef) {
+    fn release(&self, reference: GrantRef, reuse: Reuse) {
         let mut table = self.table.borrow_mut();
         let entry = &mut table.entries[reference.0 as usize];
-        if entry.state != EntryState::Free {
-            entry.state = EntryState::Free;
-            table.free.push(reference.0);
+        match reuse {
+            _ if entry.state == EntryState::Free => {}
+            Reuse::AfterDevice(number) => entry.state = EntryState::SetAside(number),
+            Reuse::Now => {
+                entry.state = EntryState::Free;
+                table.free.push(reference.0);
+            }
         }
+    }
+
+    /// Frees the references that were set aside for a device: its backend has let go.
+    pub fn free_set_aside(&self, number: u32) {
+        let table = &mut *self.table.borrow_mut();
+        for (index, entry) in (0u32..).zip(&mut table.entries) {
+            if entry.state == EntryState::SetAside(number) {
+                entry.state = EntryState::Free;
+                table.free.push(index);
+            }
+        }
+    }
+
+    /// How many references are set aside.
+    #[must_use]
+    pub fn set_aside(&self) -> usize {
+        let table = self.table.borrow();
+        let aside = |entry: &&Entry| matches!(entry.state, EntryState::SetAside(_));
+        table.entries.iter().filter(aside).count()
     }
 
     /// Gives up on a page that the other domain keeps mapped: its reference is
@@ -297,14 +336,13 @@ impl Grants {
     }
 
     /// Takes a grant back, or defers it. Returns whether the page is free.
-    pub fn end_or_defer(&self, reference: GrantRef, now: Instant) -> bool {
-        match self.end(reference) {
-            Ok(()) => true,
-            Err(mapped) => {
-                self.defer(mapped, now);
-                false
-            }
+    pub fn end_or_defer(&self, reference: GrantRef, reuse: Reuse, now: Instant) -> bool {
+        let revoked = self.revoke(reference);
+        match revoked {
+            true => self.release(reference, reuse),
+            false => self.defer(StillMapped(reference), now),
         }
+        revoked
     }
 
     /// Tries some of the deferred references again when their time has come.
@@ -316,7 +354,7 @@ impl Grants {
             let reference = self.table.borrow_mut().deferred.remove(0);
             if self.revoke(reference) {
                 log::info!("{reference} was given back at last");
-                self.release(reference);
+                self.release(reference, Reuse::Now);
             } else {
                 self.table.borrow_mut().deferred.push(reference);
             }
@@ -349,7 +387,7 @@ impl Grants {
         let table = self.table.borrow();
         let mut live = Vec::new();
         for (index, entry) in (0u32..).zip(&table.entries) {
-            if entry.state == EntryState::Free {
+            if matches!(entry.state, EntryState::Free | EntryState::SetAside(_)) {
                 continue;
             }
             let flags = self.frames.atomic_u16(index as usize * ENTRY_SIZE);

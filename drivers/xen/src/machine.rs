@@ -1,7 +1,7 @@
 //! What all Xen drivers share: the hypervisor's pages and the time.
 
 use crate::event::{EventError, Events};
-use crate::grant::{Access, GrantError, Grants};
+use crate::grant::{Access, GrantError, Grants, Reuse};
 use crate::hal::Hal;
 use crate::hypercall::Hypercall;
 use crate::trace::{Source, Trace, TraceEvent};
@@ -141,11 +141,11 @@ impl<H: Hal> Xen<H> {
     /// Ends the grants of a region that came from [`Hal::alloc_shared`] and
     /// frees it. If the other domain still maps a page, that page's reference
     /// is deferred and the whole region is given up.
-    pub fn reclaim(&self, region: Region, grants: &[GrantRef]) {
+    pub fn reclaim(&self, region: Region, grants: &[GrantRef], reuse: Reuse) {
         let now = self.hal.now();
         let mut free = true;
         for reference in grants {
-            free &= self.grants.end_or_defer(*reference, now);
+            free &= self.grants.end_or_defer(*reference, reuse, now);
         }
         if free {
             self.hal.free_shared(region);

@@ -50,6 +50,7 @@ fn assert_nothing_left(world: &World) {
     assert!(of_rings.is_empty(), "{of_rings:?}");
     assert_eq!(world.machine.mapped_grants(), 0);
     assert_eq!(world.guest().xen.grants.deferred(), 0);
+    assert_eq!(world.guest().xen.grants.set_aside(), 0);
     // The store's and the console's.
     assert_eq!(world.machine.open_ports().len(), 2);
     world.assert_clean();

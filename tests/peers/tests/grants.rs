@@ -4,7 +4,7 @@ use core::time::Duration;
 use firn_peers::CallKind;
 use firn_peers::{FakeMachine, HOST};
 use firn_task::Time;
-use firn_xen::grant::{Access, GrantError, StillMapped};
+use firn_xen::grant::{Access, GrantError, Reuse, StillMapped};
 use firn_xen::wire::errno::Errno;
 use firn_xen::wire::grant_table::{ENTRIES_PER_FRAME, GrantRef, RESERVED_ENTRIES};
 use firn_xen::{Hal, Xen};
@@ -101,7 +101,7 @@ fn a_page_that_stays_mapped_is_given_up_and_its_reference_comes_back() {
     let (page, grant) = grant(&xen, Access::ReadWrite);
     let pages = machine.pages_in_use();
     let mapping = machine.map_grant(HOST, grant, true).expect("it may");
-    xen.reclaim(page, &[grant]);
+    xen.reclaim(page, &[grant], Reuse::Now);
     assert_eq!(machine.pages_in_use(), pages, "the page is not reused");
     assert_eq!(xen.grants.deferred(), 1);
     assert!(xen.grants.live()[0].deferred);
@@ -127,7 +127,7 @@ fn a_region_is_freed_when_nobody_maps_it() {
     let before = machine.pages_in_use();
     let (page, grant) = grant(&xen, Access::ReadWrite);
     assert_eq!(machine.pages_in_use(), before + 1);
-    xen.reclaim(page, &[grant]);
+    xen.reclaim(page, &[grant], Reuse::Now);
     assert_eq!(machine.pages_in_use(), before);
     assert_eq!(machine.violations(), []);
 }

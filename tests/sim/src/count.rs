@@ -20,7 +20,7 @@ const LATE: Duration = Duration::from_secs(60);
 /// channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count {
-    /// Grants in force, or pages that the host reaches.
+    /// Grants in force or set aside, or pages that the host reaches.
     pub grants: usize,
     /// Ports that are not free, or channels.
     pub ports: usize,

@@ -183,8 +183,26 @@ const DRIVERS: &[Mutant] = &[
     mutant(
         "a page that is still mapped is freed",
         "drivers/xen/src/machine.rs",
-        "free &= self.grants.end_or_defer(*reference, now);",
-        "self.grants.end_or_defer(*reference, now); free &= true;",
+        "free &= self.grants.end_or_defer(*reference, reuse, now);",
+        "self.grants.end_or_defer(*reference, reuse, now); free &= true;",
+    ),
+    mutant(
+        "what a sleeping backend was told is used again",
+        GRANT,
+        "Reuse::AfterDevice(number) => entry.state = EntryState::SetAside(number),",
+        "Reuse::AfterDevice(_) => {\n                entry.state = EntryState::Free;\n                table.free.push(reference.0);\n            }",
+    ),
+    mutant(
+        "a backend is not waited for before its port is closed",
+        CLOSE,
+        "self.told.borrow_mut().push((link.generation, link.port));",
+        "let _closed = xen.events.close(&xen.hal, link.port);",
+    ),
+    mutant(
+        "a backend that is late to close is taken for closed",
+        CLOSE,
+        "done = closed.is_ok();",
+        "done = true;",
     ),
     mutant(
         "the store's reader may go backwards",
@@ -249,8 +267,8 @@ const DRIVERS: &[Mutant] = &[
     mutant(
         "a device that goes while it disconnects leaves its grants in force",
         LIFE,
-        "self.cut(IoError::Gone);\n        self.buffers_came_back().await;",
-        "self.buffers_came_back().await;",
+        "self.cut(IoError::Gone);\n        self.backend_lets_go().await;\n        self.buffers_came_back().await;",
+        "self.backend_lets_go().await;\n        self.buffers_came_back().await;",
     ),
     mutant(
         "a gate that was shut opens by itself when the device connects",

@@ -2,7 +2,7 @@
 //! mapped.
 
 use crate::Xen;
-use crate::grant::{Access, GrantError};
+use crate::grant::{Access, GrantError, Reuse};
 use crate::hal::Hal;
 use crate::wire::DomId;
 use crate::wire::grant_table::GrantRef;
@@ -68,11 +68,11 @@ impl Granted {
 
     /// Ends all of them, because the backend is gone: those in the way as soon as
     /// it can be. Whether no page is reached any more.
-    fn end_or_defer<H: Hal>(&mut self, xen: &Xen<H>) -> bool {
+    fn end_or_defer<H: Hal>(&mut self, xen: &Xen<H>, reuse: Reuse) -> bool {
         let now = xen.hal.now();
         let mut free = true;
         for grant in self.grants.drain(..) {
-            free &= xen.grants.end_or_defer(grant, now);
+            free &= xen.grants.end_or_defer(grant, reuse, now);
         }
         free
     }
@@ -112,7 +112,7 @@ pub(super) fn register<H: Hal>(
     if let Some(domain) = persistent
         && granted.complete(xen, domain, &region).is_err()
     {
-        granted.end_or_defer(xen);
+        granted.end_or_defer(xen, Reuse::Now);
         let why = "no grant references left";
         return Err(RegisterError { region, why });
     }
@@ -144,9 +144,9 @@ pub(super) fn reuse<H: Hal>(
 
 /// Ends every permanent grant, because the backend is gone. Buffers with
 /// pages that it still maps are quarantined.
-pub(super) fn revoke_all<H: Hal>(buffers: &mut Buffers, xen: &Xen<H>) {
+pub(super) fn revoke_all<H: Hal>(buffers: &mut Buffers, xen: &Xen<H>, reuse: Reuse) {
     for buffer in buffers.iter_mut() {
-        buffer.quarantined |= !buffer.kept.end_or_defer(xen);
+        buffer.quarantined |= !buffer.kept.end_or_defer(xen, reuse);
     }
 }
 
@@ -174,7 +174,7 @@ pub(super) fn meet<H: Hal>(
 ) -> Result<(), GrantError> {
     for buffer in buffers.iter_mut() {
         if !buffer.kept.grants.is_empty() && buffer.kept.to != domain {
-            buffer.quarantined |= !buffer.kept.end_or_defer(xen);
+            buffer.quarantined |= !buffer.kept.end_or_defer(xen, Reuse::Now);
         }
         if persistent && !buffer.quarantined {
             complete(xen, domain, buffer)?;

@@ -7,6 +7,7 @@ use super::front::Link;
 use super::offence::Offence;
 use super::step::WhyNot;
 use super::vbd::{End, OtherEnd, Terms, Vbd, Wish};
+use crate::grant::Reuse;
 use crate::hal::Hal;
 use crate::wire::xenbus::XenbusState;
 use core::time::Duration;
@@ -42,17 +43,23 @@ impl<H: Hal> Vbd<H> {
             End::Offence => self.try_switch(other, XenbusState::CLOSING).await,
         }
         self.try_switch(other, XenbusState::CLOSED).await;
-        if end != End::BackendGone {
-            // Until the backend is closed it may have our pages mapped. One
-            // that never closes keeps them: they are deferred, not reused.
+        let mut done = end == End::BackendGone;
+        if !done {
+            // Until the backend is closed it may have our pages mapped, or be about
+            // to. One that never closes keeps them: they are deferred, not reused.
             let until = self.step_deadline();
-            if let Err(error) = self.wait_until_closed(other, until).await {
+            let closed = self.wait_until_closed(other, until).await;
+            done = closed.is_ok();
+            if let Err(error) = closed {
                 self.check_host(other)?;
                 log::warn!("{}: {error}", self.id);
             }
         }
         self.check_host(other)?;
         self.cut(IoError::Gone);
+        if done {
+            self.free_what_was_told();
+        }
         self.step(Lifecycle::Closed);
         Ok(())
     }
@@ -72,6 +79,7 @@ impl<H: Hal> Vbd<H> {
         match closed {
             Ok(()) => {
                 self.cut(IoError::Gone);
+                self.free_what_was_told();
                 self.step(Lifecycle::Frozen);
             }
             Err(why) => {
@@ -101,7 +109,7 @@ impl<H: Hal> Vbd<H> {
         self.wait_until_closed(other, until).await
     }
 
-    async fn wait_until_closed(
+    pub(super) async fn wait_until_closed(
         &self,
         other: &mut OtherEnd<H>,
         until: Instant,
@@ -167,18 +175,34 @@ impl<H: Hal> Vbd<H> {
         }
     }
 
-    /// Gives back what a connection was made of.
+    /// Gives back the memory that a connection was made of. The numbers that the
+    /// backend was told of wait for [`Vbd::free_what_was_told`].
     pub(super) fn unlink(&self, link: Link) {
         let xen = &self.xen;
         if link.generation != xen.generation() {
             return link.forget(xen);
         }
-        if let Err(errno) = xen.events.close(&xen.hal, link.port) {
-            log::warn!("{}: {} does not close: {errno}", self.id, link.port);
-        }
-        xen.reclaim(link.ring.into_memory(), &link.ring_grants);
+        xen.events.mask(link.port);
+        self.told.borrow_mut().push((link.generation, link.port));
+        let reuse = Reuse::AfterDevice(self.number);
+        xen.reclaim(link.ring.into_memory(), &link.ring_grants, reuse);
         if let Some(indirect) = link.indirect {
-            xen.reclaim(indirect.memory, &indirect.grants);
+            xen.reclaim(indirect.memory, &indirect.grants, reuse);
+        }
+    }
+
+    /// The backend is done with all connections that were unlinked: their grant
+    /// references and ports may stand for something else.
+    pub(super) fn free_what_was_told(&self) {
+        let xen = &self.xen;
+        xen.grants.free_set_aside(self.number);
+        for (generation, port) in self.told.borrow_mut().drain(..) {
+            if generation != xen.generation() {
+                continue;
+            }
+            if let Err(errno) = xen.events.close(&xen.hal, port) {
+                log::warn!("{}: {port} does not close: {errno}", self.id);
+            }
         }
     }
 }

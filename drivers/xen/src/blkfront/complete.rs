@@ -3,6 +3,7 @@
 use super::buffers;
 use super::front::Front;
 use super::offence::Offence;
+use crate::grant::Reuse;
 use crate::hal::Hal;
 use crate::wire::blkif::{Response, Status};
 use firn_block::{DataPath, Durability, IoError, Op};
@@ -124,10 +125,11 @@ impl<H: Hal> Front<H> {
 
     /// Ends every accepted request with `error`, whatever the ring says. Grants
     /// that the backend still holds are deferred, and buffers with such pages
-    /// are not handed out.
+    /// are not handed out; those that it may yet look up are set aside.
     pub(super) fn abort_all(&mut self, error: IoError) {
         self.abort_unsent(error);
-        buffers::revoke_all(&mut self.buffers, &self.xen);
+        let reuse = Reuse::AfterDevice(self.number);
+        buffers::revoke_all(&mut self.buffers, &self.xen, reuse);
         let now = self.xen.hal.now();
         let waiting = match &self.link {
             Some(link) => link.shadow.waiting(),
@@ -137,7 +139,7 @@ impl<H: Hal> Front<H> {
             let Some(link) = &mut self.link else { return };
             let mut reachable = false;
             while let Some(grant) = link.shadow.kept(slot).pop() {
-                reachable |= !self.xen.grants.end_or_defer(grant, now);
+                reachable |= !self.xen.grants.end_or_defer(grant, reuse, now);
             }
             if let Some(piece) = link.shadow.waits_for(slot)
                 && let Some(parent) = self.accepted.get_mut(piece.parent)

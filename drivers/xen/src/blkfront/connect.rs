@@ -6,7 +6,7 @@ use super::ring::FrontRing;
 use super::shadow::shadow;
 use super::vbd::{OtherEnd, Vbd, Wish};
 use crate::event::EventError;
-use crate::grant::{Access, GrantError};
+use crate::grant::{Access, GrantError, Reuse};
 use crate::hal::Hal;
 use crate::store::{StoreError, Transaction};
 use crate::trace::Source;
@@ -163,7 +163,7 @@ impl<H: Hal> Vbd<H> {
             match xen.grant_page(other.domain, &memory, page, Access::ReadWrite, "blk ring") {
                 Ok(grant) => ring_grants.push(grant),
                 Err(error) => {
-                    xen.reclaim(memory, &ring_grants);
+                    xen.reclaim(memory, &ring_grants, Reuse::Now);
                     return Err(error.into());
                 }
             }
@@ -171,7 +171,7 @@ impl<H: Hal> Vbd<H> {
         let port = match xen.events.alloc_unbound(&xen.hal, other.domain) {
             Ok(port) => port,
             Err(error) => {
-                xen.reclaim(memory, &ring_grants);
+                xen.reclaim(memory, &ring_grants, Reuse::Now);
                 return Err(error.into());
             }
         };
@@ -214,6 +214,8 @@ impl<H: Hal> Vbd<H> {
         };
         let until = self.step_deadline();
         self.wait_for(other, until, step, connected).await?;
+        // By these keys, so it will not come back to earlier ones.
+        self.free_what_was_told();
         let keys = self.keys(other).await?;
         let agreed = self.terms();
         let mut features = keys.features(agreed.max_segments)?;

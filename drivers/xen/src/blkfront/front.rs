@@ -6,7 +6,7 @@ use super::ring::FrontRing;
 use super::shadow::Shadow;
 use super::step::Busy;
 use crate::Xen;
-use crate::grant::{Access, GrantError};
+use crate::grant::{Access, GrantError, Reuse};
 use crate::hal::{Hal, HalExt};
 use crate::trace::Source;
 use crate::wire::DomId;
@@ -139,7 +139,7 @@ impl<H: Hal> Front<H> {
     ) -> Result<(), GrantError> {
         let granted = buffers::meet(&mut self.buffers, &self.xen, backend, persistent);
         if granted.is_err() {
-            buffers::revoke_all(&mut self.buffers, &self.xen);
+            buffers::revoke_all(&mut self.buffers, &self.xen, Reuse::Now);
         }
         granted
     }
@@ -257,7 +257,7 @@ impl Indirect {
             match xen.grant_page(backend, &memory, page, access, "blk indirect") {
                 Ok(grant) => grants.push(grant),
                 Err(error) => {
-                    xen.reclaim(memory, &grants);
+                    xen.reclaim(memory, &grants, Reuse::Now);
                     return Err(error);
                 }
             }
@@ -395,13 +395,13 @@ impl<H: Hal> DataPath for Front<H> {
             link.map(|link| buffers::meet(&mut adopted, &self.xen, link.backend, link.persistent));
         if let Some(Err(error)) = met {
             log::warn!("{}: {error}", self.info.id);
-            buffers::revoke_all(&mut adopted, &self.xen);
+            buffers::revoke_all(&mut adopted, &self.xen, Reuse::Now);
             return Err(AdoptError::Host("no grant references left"));
         }
         // What the kernel looked at the disk with it may need again. Nobody can
         // ask for anything else that this boot had parked under its own number.
         adopted.inherit(&mut self.buffers);
-        buffers::revoke_all(&mut self.buffers, &self.xen);
+        buffers::revoke_all(&mut self.buffers, &self.xen, Reuse::Now);
         self.buffers = adopted;
         Ok(())
     }

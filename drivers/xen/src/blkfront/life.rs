@@ -27,9 +27,29 @@ impl<H: Hal> Vbd<H> {
         }
         // A backend that closed late was left its grants for when it came back.
         self.cut(IoError::Gone);
+        self.backend_lets_go().await;
         self.buffers_came_back().await;
         self.ended.set(true);
         self.changed.notify();
+    }
+
+    /// Waits for the backend to close, if there is something that it was told of.
+    /// One that does not do so keeps it.
+    async fn backend_lets_go(&self) {
+        if self.told.borrow().is_empty() {
+            return;
+        }
+        let until = self.step_deadline();
+        let closed = match self.find_backend().await {
+            Ok(mut other) => self.wait_until_closed(&mut other, until).await,
+            // It was removed, and this end with it.
+            Err(ConnectError::NoBackend { .. }) => Ok(()),
+            Err(error) => Err(error),
+        };
+        match closed {
+            Ok(()) => self.free_what_was_told(),
+            Err(error) => log::warn!("{}: {error}", self.id),
+        }
     }
 
     /// Waits until nobody has a buffer of this disk any more: giving them back
@@ -72,7 +92,7 @@ impl<H: Hal> Vbd<H> {
                     self.close(&mut other, end).await?;
                 }
                 Lifecycle::Frozen => {
-                    if !self.is_called_back().await {
+                    if !self.is_called_back(&mut other).await {
                         self.step(Lifecycle::Closed);
                         return Ok(());
                     }
@@ -192,6 +212,7 @@ impl<H: Hal> Vbd<H> {
             match self.state_of(other).await {
                 Ok(XenbusState::INIT_WAIT) => break,
                 Ok(XenbusState::CLOSED) if self.comes_back.get() => break,
+                Ok(XenbusState::CLOSED) => self.free_what_was_told(),
                 Ok(_) => {}
                 Err(error) if error.is_late() => {
                     let again = self.xen.hal.now() + STORE_PATIENCE;
@@ -206,13 +227,14 @@ impl<H: Hal> Vbd<H> {
             race(other.watch.changed(), attention.changed(seen)).await;
         }
         self.comes_back.set(false);
+        self.free_what_was_told();
         Ok(true)
     }
 
     /// While frozen: whether the kernel wants the disk again before the device
-    /// is removed. Whatever the backend says meanwhile is of no interest: the
-    /// next connection begins with a look at who it is.
-    async fn is_called_back(&self) -> bool {
+    /// is removed. What the backend says meanwhile is of interest only if it has yet
+    /// to let go: the next connection begins with a look at who it is.
+    async fn is_called_back(&self, other: &mut OtherEnd<H>) -> bool {
         let attention = self.front.borrow().attention.clone();
         loop {
             let seen = attention.seen();
@@ -222,7 +244,13 @@ impl<H: Hal> Vbd<H> {
             if self.wish.get() != Wish::Frozen {
                 return true;
             }
-            attention.changed(seen).await;
+            if self.told.borrow().is_empty() {
+                attention.changed(seen).await;
+            } else if let Ok(XenbusState::CLOSED) = self.state_of(other).await {
+                self.free_what_was_told();
+            } else {
+                race(other.watch.changed(), attention.changed(seen)).await;
+            }
         }
     }
 

@@ -11,10 +11,12 @@ use crate::hal::Hal;
 use crate::store::{Store, StoreError, Watch};
 use crate::trace::Source;
 use crate::wire::DomId;
+use crate::wire::event_channel::Port;
 use crate::wire::xenbus::XenbusState;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
 use firn_block::gate::Lifecycle;
@@ -172,6 +174,9 @@ pub struct Vbd<H: Hal> {
     pub(super) comes_back: Cell<bool>,
     /// Until when steps may take after the last change of the host.
     resume_until: Cell<Instant>,
+    /// Ports of connections that were unlinked, and their generations: the backend
+    /// may yet bind to them.
+    pub(super) told: RefCell<Vec<(u32, Port)>>,
 }
 
 impl<H: Hal> Vbd<H> {
@@ -205,6 +210,7 @@ impl<H: Hal> Vbd<H> {
             failure: RefCell::new(None),
             comes_back: Cell::new(false),
             resume_until: Cell::new(Instant::default()),
+            told: RefCell::default(),
         }))
     }
 

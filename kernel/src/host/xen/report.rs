@@ -35,10 +35,11 @@ pub(super) fn grants(xen: &Xen<XenHal>, line: Line<'_>) {
         ));
     }
     line(format_args!(
-        "{} live, {} free, {} deferred",
+        "{} live, {} free, {} deferred, {} set aside",
         live.len(),
         grants.free(),
-        grants.deferred()
+        grants.deferred(),
+        grants.set_aside()
     ));
 }
 

@@ -140,6 +140,7 @@ impl Back {
         match state {
             None => self.disconnect(),
             Some(XenbusState::INITIALISING) => self.prepare(),
+            Some(_) if self.is(BlkOffence::Sleeps) => {}
             Some(XenbusState::INITIALISED | XenbusState::CONNECTED) => self.meet(),
             Some(XenbusState::CLOSING) => self.see_closing(),
             Some(XenbusState::CLOSED) => self.see_closed(),

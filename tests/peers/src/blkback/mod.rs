@@ -207,9 +207,12 @@ impl BlkBack {
             .write(&format!("{}/state", back.paths.back), &state);
     }
 
-    /// Asks the frontend to close.
+    /// Asks the frontend to close, if it has not.
     pub fn close(&self) {
-        self.get_mut().switch(XenbusState::CLOSING);
+        let mut back = self.get_mut();
+        if back.state != XenbusState::CLOSED {
+            back.switch(XenbusState::CLOSING);
+        }
     }
 
     /// Overwrites the `word`th word of the ring, if there is one, and sends an

@@ -49,6 +49,8 @@ pub enum BlkOffence {
     NeverInitWait,
     /// Never reaches `Connected`.
     NeverConnects,
+    /// Reacts to nothing that the frontend says from its ring on.
+    Sleeps,
     /// Never reaches `Closed`.
     NeverCloses,
     /// Goes from nothing to `Connected`.

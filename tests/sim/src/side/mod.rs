@@ -324,11 +324,12 @@ impl Side {
         }
     }
 
-    /// What the host still has of the guest's: what it reaches, and ways to signal.
+    /// What the host still has of the guest's: what it reaches or was told of, and ways
+    /// to signal.
     pub fn held(&self) -> [usize; 2] {
         match self {
             Self::Xen(side) => [
-                side.machine.live_grants().len(),
+                side.machine.live_grants().len() + side.xen.grants.set_aside(),
                 side.machine.open_ports().len(),
             ],
             Self::HyperV(side) => [side.machine.shared_pages(), side.host.open_channels()],
