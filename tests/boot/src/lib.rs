@@ -22,5 +22,5 @@ pub use bench::{Bench, DISK_BYTES, Lent};
 pub use emulator::{Emulator, Said};
 pub use events::Event;
 pub use results::JobResult;
-pub use scene::{Live, Scene, check_file};
+pub use scene::{Live, PATIENT, Scene, check_file};
 pub use watched::{Watched, judge};

@@ -18,6 +18,10 @@ const UP: Duration = Duration::from_secs(60);
 /// For a job that moves some MiB.
 const JOB: Duration = Duration::from_secs(90);
 
+/// What a guest is told of its host where nothing depends on its deadlines: that one
+/// shares two processors with all guests and whatever else runs, and may be late.
+pub const PATIENT: &str = "deadline=20 freeze.deadline=30s";
+
 /// Held for writing by a scenario that changes what all guests depend on.
 static TURN: RwLock<()> = RwLock::new(());
 
@@ -100,7 +104,7 @@ impl Scene {
     /// The tool stack refuses.
     pub fn start(&self, options: &str, jobs: &str, disks: &[GuestDisk]) -> Result<Live> {
         let mut spec = GuestSpec::new("firn", Bench::elf())
-            .with_cmdline(format!("log=debug {options} -- {jobs}").trim_end());
+            .with_cmdline(format!("log=debug {PATIENT} {options} -- {jobs}").trim_end());
         spec.disks = disks.to_vec();
         self.start_spec(&spec)
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use firn_boot_tests::campaign::image_state;
 use firn_boot_tests::disks::vdev;
-use firn_boot_tests::{Event, JobResult};
+use firn_boot_tests::{Event, JobResult, PATIENT};
 use firn_image::State;
 use firn_lab::{
     BrokenGuest, Cache, DiskSpec, Exit, Guest, GuestDisk, GuestSpec, Host, Images, Lab, LabConfig,
@@ -128,9 +128,7 @@ impl Stage {
         let [data, image] = disks(host);
         let mut spec = GuestSpec::new("firn", self.elf.clone())
             .with_memory(self.fill + OWN_MIB)
-            .with_cmdline(&format!(
-                "log=info deadline=20 freeze.deadline=30s -- {jobs}"
-            ))
+            .with_cmdline(&format!("log=info {PATIENT} -- {jobs}"))
             .with_disk(GuestDisk::new("data", &data))
             .with_disk(GuestDisk::new("image", &image));
         if host == Host::HyperV {

@@ -21,7 +21,7 @@ use crate::bench::{Bench, Lent};
 use crate::events::Event;
 use crate::ledger::{self, LedgerAt};
 use crate::results::JobResult;
-use crate::scene::{Live, Scene};
+use crate::scene::{Live, PATIENT, Scene};
 
 /// The ledger of every campaign: mixed I/O at depth 32.
 const LEDGER: &str = "ledger disk=xvda size=8M bs=4k qd=32 reads=30";
@@ -248,7 +248,7 @@ impl<'a> Run<'a> {
         let spec = GuestSpec::new("firn", Bench::elf())
             .with_memory(128)
             .with_cmdline(&format!(
-                "log=info deadline=20 freeze.deadline=30s -- wait-disk xvda timeout=60s; wait-disk xvdb timeout=60s; {LEDGER} &"
+                "log=info {PATIENT} -- wait-disk xvda timeout=60s; wait-disk xvdb timeout=60s; {LEDGER} &"
             ))
             .with_disk(GuestDisk::new(self.data.name(), "xvda"))
             .with_disk(GuestDisk::new(self.image.name(), "xvdb"));

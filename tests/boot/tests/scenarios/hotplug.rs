@@ -78,7 +78,7 @@ fn a_guest_is_paused_under_load() -> Result<()> {
     again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let disk = scene.bench.disk(512)?;
-        let live = scene.boot("", &[GuestDisk::new(disk.name(), "xvda")])?;
+        let live = scene.boot("deadline=5", &[GuestDisk::new(disk.name(), "xvda")])?;
         load(&live, "xvda", 20)?;
         for seconds in [1, 8] {
             live.guest.pause()?;

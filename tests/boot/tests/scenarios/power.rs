@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use firn_boot_tests::disks::flip_byte;
-use firn_boot_tests::{Bench, Live, Scene, again};
+use firn_boot_tests::{Bench, Live, PATIENT, Scene, again};
 use firn_lab::{Exit, GuestSpec, Host};
 use serde_json::Value;
 
@@ -99,9 +99,9 @@ fn an_image_that_cannot_be_seen_is_not_forgotten() -> Result<()> {
         event(&first, "frozen")?;
         first.guest.wait_exit(SOON)?;
 
-        let cmdline = "log=debug on-refusal=cold -- crash";
+        let cmdline = format!("log=debug {PATIENT} on-refusal=cold -- crash");
         let mut spec = GuestSpec::new("firn", Bench::elf())
-            .with_cmdline(cmdline)
+            .with_cmdline(&cmdline)
             .paused();
         spec.disks = disks.to_vec();
         let second = scene.start_spec(&spec)?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use firn_boot_tests::{Bench, Event, Scene, again};
+use firn_boot_tests::{Bench, Event, PATIENT, Scene, again};
 use firn_lab::{Exit, GuestDisk, GuestSpec, Host};
 
 const SOON: Duration = Duration::from_secs(120);
@@ -32,9 +32,7 @@ fn round(memory: u32, options: &str, fill: &str, freeze: &str) -> Result<Event> 
         let spec = |jobs: &str| {
             GuestSpec::new("firn", Bench::elf())
                 .with_memory(memory)
-                .with_cmdline(&format!(
-                    "log=info deadline=20 freeze.deadline=30s {options} -- {jobs}"
-                ))
+                .with_cmdline(&format!("log=info {PATIENT} {options} -- {jobs}"))
                 .with_disk(GuestDisk::new(data.name(), "xvda"))
                 .with_disk(GuestDisk::new(image.name(), "xvdb"))
         };

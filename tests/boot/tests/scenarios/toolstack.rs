@@ -8,7 +8,7 @@ use firn_boot_tests::{Live, Scene, again};
 use firn_lab::{GuestDisk, Host, Lab};
 
 const SOON: Duration = Duration::from_secs(60);
-/// The kernel's own deadline, and how much later its word may get here.
+/// The kernel's own deadline, which these guests are told, and how much later its word may get here.
 const DEADLINE: Duration = Duration::from_secs(5);
 const SLACK: Duration = Duration::from_secs(10);
 
@@ -105,7 +105,7 @@ fn backends_that_are_not_there_or_never_answer() -> Result<()> {
     again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let disk = scene.bench.disk(512)?;
-        let live = scene.boot("", &[GuestDisk::new(disk.name(), "xvda")])?;
+        let live = scene.boot("deadline=5", &[GuestDisk::new(disk.name(), "xvda")])?;
         let device = Handmade::new(&scene.bench.lab, &live)?;
 
         // The device's directory does not say who its backend is.
@@ -137,7 +137,7 @@ fn backends_that_make_no_sense() -> Result<()> {
     again(Host::Xen, || {
         let scene = Scene::new(Host::Xen)?;
         let disk = scene.bench.disk(512)?;
-        let live = scene.boot("", &[GuestDisk::new(disk.name(), "xvda")])?;
+        let live = scene.boot("deadline=5", &[GuestDisk::new(disk.name(), "xvda")])?;
         let device = Handmade::new(&scene.bench.lab, &live)?;
         let sane = [("sectors", "2048"), ("sector-size", "512"), ("info", "0")];
         for (key, value, reason) in [

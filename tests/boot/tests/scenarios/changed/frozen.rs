@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use firn_boot_tests::campaign::image_state;
 use firn_boot_tests::ledger::{self, LedgerAt};
-use firn_boot_tests::{Bench, Event, Lent, Live, Scene};
+use firn_boot_tests::{Bench, Event, Lent, Live, PATIENT, Scene};
 use firn_image::State;
 use firn_lab::{Cache, Exit, GuestDisk, GuestSpec, RunFolder};
 
@@ -72,9 +72,7 @@ impl Frozen {
     pub(super) fn spec(&self, options: &str, jobs: &str) -> GuestSpec {
         GuestSpec::new("firn", Bench::elf())
             .with_memory(256)
-            .with_cmdline(&format!(
-                "log=info deadline=20 freeze.deadline=30s {options} -- {jobs}"
-            ))
+            .with_cmdline(&format!("log=info {PATIENT} {options} -- {jobs}"))
             .with_disk(GuestDisk::new(self.data.name(), "xvda"))
             .with_disk(GuestDisk::new(self.image.name(), "xvdb"))
     }
