@@ -109,4 +109,12 @@ mod tests {
         assert_eq!(stuck, Exit::Other("goes on".into()));
         assert_eq!(exit("signal 9", "x\n"), Exit::Other("signal 9".into()));
     }
+
+    #[test]
+    fn a_lost_processor_is_told_from_other_ends() {
+        assert!(is_lost("exit code 15"));
+        for other in ["exit code 0", "exit code 12", "exit code 13", "signal 15"] {
+            assert!(!is_lost(other), "{other}");
+        }
+    }
 }

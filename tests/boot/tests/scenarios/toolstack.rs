@@ -8,7 +8,8 @@ use firn_boot_tests::{Live, Scene, again};
 use firn_lab::{GuestDisk, Host, Lab};
 
 const SOON: Duration = Duration::from_secs(60);
-/// The kernel's own deadline, which these guests are told, and how much later its word may get here.
+/// The kernel's own deadline, which these guests are told, and how much later its word
+/// may get here.
 const DEADLINE: Duration = Duration::from_secs(5);
 const SLACK: Duration = Duration::from_secs(10);
 
